@@ -1,0 +1,1 @@
+"""Small complete adapters to start from."""

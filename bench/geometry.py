@@ -1,0 +1,89 @@
+"""Boxes and letterbox arithmetic. Pure numpy; pixel edges, so a box from 0 to W covers the whole width.
+
+Conventions: ``xyxy`` corners, ``xywh`` top-left corner and size, ``cxcywh`` centre and size.
+N, M boxes. Converters read right to left: ``boxes_xyxy = xyxy_from_cxcywh(boxes_cxcywh)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from bench.types import Array
+
+
+def xyxy_from_cxcywh(boxes_cxcywh: Array) -> Array:
+    """(..., 4) centre and size -> (..., 4) corners, same unit and dtype."""
+    centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
+    return np.concatenate((centre - half, centre + half), axis=-1)
+
+
+def cxcywh_from_xyxy(boxes_xyxy: Array) -> Array:
+    """(..., 4) corners -> (..., 4) centre and size."""
+    low, high = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
+    return np.concatenate(((low + high) / 2, high - low), axis=-1)
+
+
+def xyxy_from_xywh(boxes_xywh: Array) -> Array:
+    """(..., 4) top-left corner and size -> (..., 4) corners."""
+    low, size = boxes_xywh[..., :2], boxes_xywh[..., 2:]
+    return np.concatenate((low, low + size), axis=-1)
+
+
+def xywh_from_xyxy(boxes_xyxy: Array) -> Array:
+    """(..., 4) corners -> (..., 4) top-left corner and size."""
+    low, high = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
+    return np.concatenate((low, high - low), axis=-1)
+
+
+def box_iou(a_xyxy: Array, b_xyxy: Array) -> Array:
+    """(N, 4), (M, 4) corners -> (N, M) intersection over union in float64; 0 where the union is empty, NaN stays NaN."""
+    a, b = np.asarray(a_xyxy, np.float64)[:, None], np.asarray(b_xyxy, np.float64)[None]
+    size = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
+    inter = size[..., 0] * size[..., 1]
+    area_a = np.prod(a[..., 2:] - a[..., :2], axis=-1)
+    area_b = np.prod(b[..., 2:] - b[..., :2], axis=-1)
+    union = area_a + area_b - inter
+    return np.divide(inter, union, out=np.where(np.isnan(union), np.nan, 0.0), where=union > 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letterbox:
+    """How an image was fitted into the network input: resized by ``scale``, then padded on the top and left."""
+
+    scale: float
+    resized_hw: tuple[int, int]
+    top: int
+    left: int
+    image_hw: tuple[int, int]
+    """Height and width of the original image, pixels."""
+
+    @classmethod
+    def fit(cls, image_hw: tuple[int, int], input_hw: tuple[int, int]) -> Letterbox:
+        """Keep the aspect ratio, centre, pad the rest (half a pixel rounds to the top and left by ``round(d - 0.1)``)."""
+        scale = min(input_hw[0] / image_hw[0], input_hw[1] / image_hw[1])
+        height = min(max(round(image_hw[0] * scale), 1), input_hw[0])
+        width = min(max(round(image_hw[1] * scale), 1), input_hw[1])
+        top = round((input_hw[0] - height) / 2 - 0.1)
+        left = round((input_hw[1] - width) / 2 - 0.1)
+        return cls(scale=scale, resized_hw=(height, width), top=max(top, 0), left=max(left, 0), image_hw=image_hw)
+
+    def to_input(self, boxes_xyxy: Array) -> Array:
+        """(N, 4) corners in image pixels -> network input pixels."""
+        return boxes_xyxy * self._gain + self._offset
+
+    def to_image(self, boxes_xyxy: Array) -> Array:
+        """(N, 4) corners in network input pixels -> image pixels, not clipped."""
+        return (boxes_xyxy - self._offset) / self._gain
+
+    @property
+    def _gain(self) -> Array:
+        gain_y, gain_x = self.resized_hw[0] / self.image_hw[0], self.resized_hw[1] / self.image_hw[1]
+        return np.array([gain_x, gain_y, gain_x, gain_y], np.float32)
+
+    @property
+    def _offset(self) -> Array:
+        return np.array([self.left, self.top, self.left, self.top], np.float32)

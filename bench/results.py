@@ -1,0 +1,190 @@
+"""The result of a run as frozen values; field for field what ``schemas/suite_result.json`` describes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bench.types import Cell
+
+Status = Literal["passed", "failed", "undecided", "error", "skipped", "unsupported", "waived"]
+Role = Literal["reference", "candidate"]
+STATUSES: tuple[Status, ...] = ("passed", "failed", "undecided", "error", "skipped", "unsupported", "waived")
+STAT_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParityResult:
+    """One comparison of a candidate with the golden or the reference."""
+
+    level: Literal["preprocess", "tensor", "prediction"]
+    name: str
+    """Tensor name, or what was compared."""
+    total: int
+    """Compared elements, images or boxes."""
+    mismatched: int
+    max_abs: float | None = None
+    rms: float | None = None
+    """Root mean square of candidate - golden."""
+    sqnr_db: float | None = None
+    """10 log10(sum golden^2 / sum (candidate - golden)^2)."""
+    cosine: float | None = None
+    nonfinite: int = 0
+    budget: float | None = None
+    """Allowed ``rms`` at this precision; None when the comparison is reported only."""
+    worst: str | None = None
+    """Index, expected and obtained value of the worst element."""
+    passed: bool | None = None
+    """None: reported, not judged."""
+    explain: str | None = None
+    """One sentence for a person."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracyResult:
+    """COCO numbers of one cell and the difference to its reference."""
+
+    metric: str
+    images: int
+    stats: Mapping[str, float | None]
+    """``STAT_NAMES`` -> value in 0..1, None when undefined (no ground truth)."""
+    delta: float | None = None
+    """Candidate - reference, AP."""
+    ci95: tuple[float, float] | None = None
+    margin: float | None = None
+    """Allowed loss, positive."""
+    resolvable: float | None = None
+    verdict: Literal["passed", "failed", "undecided", "not judged", "reference"] = "not judged"
+    scorer: str = ""
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedResult:
+    """Graph latency on resident inputs, and end-to-end latency, apart."""
+
+    latency_ms: Mapping[str, float | None]
+    """p50 p90 p99 mean; p90 and p99 are None below 64 and 662 samples."""
+    fps: float
+    """Images per second at the median."""
+    samples: int
+    includes: str
+    """What the latency includes, in words."""
+    end_to_end_ms: Mapping[str, float | None] | None = None
+    """Pre-processing, run and post-processing of the accuracy pass, per image, decode not included."""
+    ratio: float | None = None
+    """Reference p50 / candidate p50, both on the candidate's device; None when emulated or outputs are wrong."""
+    ratio_ci95: tuple[float, float] | None = None
+    verdict: Literal["faster", "slower", "same", "undecided", "not judged", "emulated", "reference"] = "not judged"
+    noise: Mapping[str, Any] = field(default_factory=dict)
+    rounds: tuple[Mapping[str, Any], ...] = ()
+    """``{order, samples_ms}`` per round, at most 100 samples in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What really ran."""
+
+    precision: str
+    provider: str
+    emulated: bool
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactRecord:
+    """Identity of the file that ran."""
+
+    kind: str
+    sha256: str
+    bytes: int
+    made_from: str | None
+    recipe: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """One detection for drawing."""
+
+    box_xyxy: tuple[float, float, float, float]
+    score: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flip:
+    """One image on which reference and candidate disagree most."""
+
+    image: str
+    """File name of the image."""
+    width: int
+    height: int
+    kind: str
+    """For example ``3 missing, 2 extra``."""
+    explained: bool
+    ref: tuple[Box, ...]
+    cand: tuple[Box, ...]
+    thumb: str | None
+    """JPEG as base64, at most 12 kB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """How a lane ended."""
+
+    stage: str
+    signal: str | None
+    after_s: float | None
+    stderr_tail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """Everything known about one cell."""
+
+    cell: Cell
+    role: Role
+    status: Status
+    reason: str | None = None
+    reason_short: str | None = None
+    """At most 22 characters."""
+    artifact: ArtifactRecord | None = None
+    observed: Observed | None = None
+    parity: tuple[ParityResult, ...] = ()
+    accuracy: AccuracyResult | None = None
+    speed: SpeedResult | None = None
+    memory: Mapping[str, float | None] | None = None
+    """``peak_rss_mb`` and ``device_mb``."""
+    startup: Mapping[str, float | None] | None = None
+    """``load_s``, ``build_s`` and ``first_inference_ms``."""
+    duration_s: float | None = None
+    flips: tuple[Flip, ...] = ()
+    failure: Failure | None = None
+    waiver: Mapping[str, str] | None = None
+    """``{check, reason, expires}`` when ``status`` is ``waived``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteResult:
+    """One run."""
+
+    run_id: str
+    started_at: str
+    """UTC, ISO 8601."""
+    finished_at: str
+    command: str
+    host: Mapping[str, Any]
+    """``name cpu cores memory_gb gpu os python versions{}``."""
+    git: Mapping[str, Any] | None
+    """``commit branch dirty`` of the working folder, None outside a repository."""
+    protocol: Mapping[str, Any]
+    """Label -> value, every setting that a number depends on."""
+    reference: Mapping[str, Any]
+    """``{asked: "torch:fp32:cpu", cells: {model: cell id}}``."""
+    cells: tuple[CellResult, ...]
+    exit_code: int
+    interrupted: bool = False
+    schema: str = "suite_result/1"
