@@ -1,0 +1,98 @@
+"""Single values of a predictions file: each is taken as it is or refused with its name.
+
+Messages carry no place; the caller knows which entry and which file it is reading.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+from bench.errors import InputError
+
+BOX_KEYS = {
+    "cxcywh_norm": ("cx", "cy", "w", "h"),
+    "cxcywh_abs": ("cx", "cy", "w", "h"),
+    "xywh_abs": ("x", "y", "w", "h"),
+    "xyxy_abs": ("x1", "y1", "x2", "y2"),
+}
+"""Box format -> the keys of a box given as an object, in the order of a box given as a list."""
+_NOUNS = {dict: "an object", list: "a list", str: "text", bool: "a truth value", int: "a number", float: "a number"}
+_NOT_FINITE = {"nan", "inf", "infinity"}
+
+
+def read_container(value: Any, kind: type, what: str) -> Any:
+    """Return ``value`` if it is a dict or a list as asked; ``what`` begins the message otherwise."""
+    if not isinstance(value, kind):
+        raise InputError(f"{what} must be {_NOUNS[kind]}, got {describe(value)}")
+    return value
+
+
+def read_integer(value: Any, name: str) -> int:
+    """Return an integer; 1.0, "1" and true are refused."""
+    if type(value) is not int:
+        raise InputError(f"field '{name}' must be an integer, got {describe(value)}")
+    return value
+
+
+def read_number(value: Any, name: str) -> float:
+    """Return a float, which may be NaN or infinite if JSON had a bare token; text is refused."""
+    if type(value) is float:
+        return value
+    if type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            return float("inf")
+    if isinstance(value, str) and value.lower().lstrip("+-") in _NOT_FINITE:
+        raise InputError(f"field '{name}' is {value!r}, not finite; repair the model or the export that made it")
+    raise InputError(f"field '{name}' must be a number, got {describe(value)}")
+
+
+def read_box(value: Any, bbox_format: str) -> list[float]:
+    """Return the four numbers of a box in the order of ``BOX_KEYS[bbox_format]``."""
+    keys = BOX_KEYS[bbox_format]
+    if isinstance(value, list) and len(value) == 4:
+        if type(value[0]) is type(value[1]) is type(value[2]) is type(value[3]) is float:
+            return value
+        return [read_number(number, f"bbox {key}") for key, number in zip(keys, value, strict=True)]
+    if not isinstance(value, dict):
+        raise InputError(f"field 'bbox' must be 4 numbers or an object with {', '.join(keys)}, got {describe(value)}")
+    if set(keys) <= set(value):
+        return [read_number(value[key], f"bbox {key}") for key in keys]
+    fitting = [name for name, others in BOX_KEYS.items() if set(others) <= set(value)]
+    remedy = f"; these are the keys of {' or '.join(fitting)}: say so with --bbox-format" if fitting else ""
+    raise InputError(f"bbox as {bbox_format} needs {', '.join(keys)}, got {names(value)}{remedy}")
+
+
+def read_category(value: Any, known: set[int]) -> int:
+    """Return a COCO category id that the fixture set has."""
+    category = read_integer(value, "category_id")
+    if category not in known:
+        raise InputError(
+            f"category_id {category} is not one of the {len(known)} categories of the set "
+            f"({min(known, default='-')} to {max(known, default='-')}); 0-based labels go in class_id"
+        )
+    return category
+
+
+def read_label(value: Any, category_ids: list[int]) -> int:
+    """Return the category id of a contiguous label: categories in ascending order of their id."""
+    label = read_integer(value, "class_id")
+    if not 0 <= label < len(category_ids):
+        raise InputError(
+            f"class_id {label} is outside 0 to {len(category_ids) - 1}: it is a label in the order of the category "
+            "ids; sparse COCO ids go in category_id"
+        )
+    return category_ids[label]
+
+
+def describe(value: Any) -> str:
+    """Kind and short form of a JSON value, safe for huge and deeply nested ones."""
+    return "null" if value is None else f"{_NOUNS[type(value)]}, {reprlib.repr(value)}"
+
+
+def names(members: dict[str, Any]) -> str:
+    """Member names of an object, at most eight."""
+    shown = sorted(members)[:8]
+    return (", ".join(f"{name:.30}" for name in shown) or "none") + (" ..." if len(members) > len(shown) else "")

@@ -1,0 +1,78 @@
+"""Which image of a fixture set a predictions entry means."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from bench.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from bench.types import FixtureSet, Sample
+
+_MAX_ID_DIGITS = 18
+
+
+class ImageIndex:
+    """Finds samples by file name or path, then by basename, then by integer image id.
+
+    A name that several images share is never guessed: the entry must give enough of the path.
+    """
+
+    def __init__(self, fixtures: FixtureSet) -> None:
+        self._set = fixtures.name
+        self._by_id = {sample.image_id: sample for sample in fixtures.samples}
+        self._by_path = {_unix(str(sample.path)): sample for sample in fixtures.samples}
+        self._by_name: dict[str, list[Sample]] = defaultdict(list)
+        for sample in fixtures.samples:
+            self._by_name[sample.path.name].append(sample)
+        self.collisions: dict[str, int] = {}
+        """Basenames shared by several images that were told apart by their folder -> times met."""
+
+    def find(self, image: str | int) -> Sample:
+        """Return the sample that ``image`` names; InputError without a place when there is none or more than one."""
+        if isinstance(image, int):
+            return self.by_id(image)
+        key = _unix(image)
+        if key in self._by_path:
+            return self._by_path[key]
+        name = key.rsplit("/", 1)[-1]
+        named = self._by_name.get(name, [])
+        if len(named) == 1:
+            return named[0]
+        if named:
+            return self._apart(image, key, named)
+        if key.isascii() and key.isdecimal() and len(key) <= _MAX_ID_DIGITS and int(key) in self._by_id:
+            return self._by_id[int(key)]
+        hint = did_you_mean(name, self._by_name) if len(self._by_name) <= 10_000 else ""
+        raise InputError(f"image {image!r} is not in fixture set '{self._set}'{_short(hint)}")
+
+    def by_id(self, image_id: int) -> Sample:
+        """Return the sample with this id; InputError without a place when there is none."""
+        if image_id in self._by_id:
+            return self._by_id[image_id]
+        raise InputError(
+            f"image_id {image_id} is not in fixture set '{self._set}' ({len(self._by_id)} images); "
+            "score against the set that the predictions were made for"
+        )
+
+    def _apart(self, image: str, key: str, named: list[Sample]) -> Sample:
+        """Tell images of one basename apart by the folders that the entry gives."""
+        ending = [sample for sample in named if _unix(str(sample.path)).endswith("/" + key)]
+        if len(ending) != 1:
+            shown = ", ".join(str(sample.path) for sample in named[:3])
+            raise InputError(
+                f"image {image!r} may be any of {len(named)} files ({shown}); give the path or the image id"
+            )
+        name = ending[0].path.name
+        self.collisions[name] = self.collisions.get(name, 0) + 1
+        return ending[0]
+
+
+def _unix(path: str) -> str:
+    return path.strip().replace("\\", "/").removeprefix("./")
+
+
+def _short(hint: str) -> str:
+    """Drop the list of all names that ``did_you_mean`` falls back to."""
+    return "." + hint if hint.startswith(" Did you mean") else ""

@@ -1,0 +1,129 @@
+"""The table of detections that every scorer takes, and the checks that keep a NaN from raising AP."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.errors import InputError
+from bench.geometry import xywh_from_xyxy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bench.types import Array, Prediction
+
+_log = logging.getLogger("bench")
+_COLUMNS = (
+    ("image_ids", "int64", ()),
+    ("category_ids", "int64", ()),
+    ("boxes_xywh", "float64", (4,)),
+    ("scores", "float64", ()),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """The first value of a table that no scorer may see."""
+
+    index: int
+    """Row."""
+    problem: str
+    """For example ``field 'score' is nan``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """N detections of a whole fixture set, in any order of images; equal scores keep their order.
+
+    Raises:
+        InputError: a column has the wrong shape or dtype, a value is not finite, a width or height is negative.
+    """
+
+    image_ids: Array
+    """(N,) int64."""
+    category_ids: Array
+    """(N,) int64, COCO category ids."""
+    boxes_xywh: Array
+    """(N, 4) float64, pixels of the original image."""
+    scores: Array
+    """(N,) float64."""
+
+    def __post_init__(self) -> None:
+        count = len(self.scores)
+        for name, dtype, tail in _COLUMNS:
+            column: Array = getattr(self, name)
+            if column.shape != (count, *tail) or column.dtype != dtype:
+                expected = f"{dtype} {(count, *tail)}"
+                raise InputError(f"detections: column '{name}' must be {expected}, got {column.dtype} {column.shape}")
+        fault = find_fault(self.boxes_xywh, self.scores)
+        if fault is not None:
+            raise InputError(f"detection {fault.index} (image {self.image_ids[fault.index]}): {fault.problem}")
+        flat = int(np.count_nonzero((self.boxes_xywh[:, 2:] == 0).any(axis=1)))
+        if flat:
+            _log.warning("%d of %d detections have zero width or height: they match nothing", flat, count)
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.scores)
+
+
+def find_fault(boxes_xywh: Array, scores: Array) -> Fault | None:
+    """Find the first row with a non-finite value or a negative size.
+
+    Args:
+        boxes_xywh: (N, 4) float64.
+        scores: (N,) float64.
+
+    Returns:
+        Row and problem, or None when all rows can be scored.
+    """
+    values = np.concatenate((scores[:, None], boxes_xywh), axis=1)
+    # written so that NaN loses: it compares false
+    good = np.isfinite(values)
+    good[:, 3:] &= values[:, 3:] >= 0
+    if good.all():
+        return None
+    row, column = (int(i) for i in np.argwhere(~good)[0])
+    field = ("score", "bbox x", "bbox y", "bbox width", "bbox height")[column]
+    value = values[row, column]
+    return Fault(index=row, problem=f"field '{field}' is {value:g}" + ("" if np.isfinite(value) else ", not finite"))
+
+
+def from_predictions(predictions: Mapping[int, Prediction], category_ids: Sequence[int]) -> Detections:
+    """Join the predictions of all images into one table.
+
+    Args:
+        predictions: image id -> detections in pixels of the original image.
+        category_ids: COCO category id of label 0, 1, ...
+
+    Returns:
+        Rows in ascending image id, in the order of each prediction; boxes converted in float64.
+
+    Raises:
+        InputError: a label without a category, a non-finite value, a negative width or height.
+    """
+    table = np.asarray(category_ids, np.int64)
+    images, labels, boxes, scores = [], [], [], []
+    for image_id in sorted(predictions):
+        prediction = predictions[image_id]
+        label = np.asarray(prediction.labels, np.int64)
+        unknown = (label < 0) | (label >= len(table))
+        if unknown.any():
+            raise InputError(
+                f"image {image_id}, detection {int(np.argmax(unknown))}: label {label[unknown][0]} has no category; "
+                f"labels 0 to {len(table) - 1} are mapped"
+            )
+        images.append(np.full(len(label), image_id, np.int64))
+        labels.append(table[label])
+        boxes.append(xywh_from_xyxy(np.asarray(prediction.boxes_xyxy, np.float64).reshape(-1, 4)))
+        scores.append(np.asarray(prediction.scores, np.float64))
+    return Detections(
+        np.concatenate(images or [np.zeros(0, np.int64)]),
+        np.concatenate(labels or [np.zeros(0, np.int64)]),
+        np.concatenate(boxes or [np.zeros((0, 4))]),
+        np.concatenate(scores or [np.zeros(0)]),
+    )
