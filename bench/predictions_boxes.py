@@ -49,7 +49,8 @@ def to_xywh_abs(boxes: Array, scores: Array, sizes_wh: Array, bbox_format: str, 
 
 def reach_warning(boxes_xywh: Array, sizes_wh: Array) -> str | None:
     """Warn when most boxes end outside their image, as corners read as sizes do."""
-    outside = np.any(boxes_xywh[:, :2] + boxes_xywh[:, 2:] > 1.05 * sizes_wh + 1, axis=1)
+    with np.errstate(over="ignore"):
+        outside = np.any(boxes_xywh[:, :2] + boxes_xywh[:, 2:] > 1.05 * sizes_wh + 1, axis=1)
     if len(outside) < 10 or outside.mean() <= 0.5:
         return None
     return f"{outside.sum()} of {len(outside)} boxes end outside their image; is the box format right (--bbox-format)?"
