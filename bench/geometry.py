@@ -40,14 +40,18 @@ def xywh_from_xyxy(boxes_xyxy: Array) -> Array:
 
 
 def box_iou(a_xyxy: Array, b_xyxy: Array) -> Array:
-    """(N, 4), (M, 4) corners -> (N, M) intersection over union in float64; 0 where the union is empty, NaN stays NaN."""
+    """(N, 4), (M, 4) corners -> (N, M) intersection over union in float64.
+
+    An empty union gives 0, a NaN coordinate gives NaN.
+    """
     a, b = np.asarray(a_xyxy, np.float64)[:, None], np.asarray(b_xyxy, np.float64)[None]
     size = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
     inter = size[..., 0] * size[..., 1]
     area_a = np.prod(a[..., 2:] - a[..., :2], axis=-1)
     area_b = np.prod(b[..., 2:] - b[..., :2], axis=-1)
     union = area_a + area_b - inter
-    return np.divide(inter, union, out=np.where(np.isnan(union), np.nan, 0.0), where=union > 0)
+    empty: Array = np.where(np.isnan(union), np.nan, 0.0)
+    return np.divide(inter, union, out=empty, where=union > 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +67,7 @@ class Letterbox:
 
     @classmethod
     def fit(cls, image_hw: tuple[int, int], input_hw: tuple[int, int]) -> Letterbox:
-        """Keep the aspect ratio, centre, pad the rest (half a pixel rounds to the top and left by ``round(d - 0.1)``)."""
+        """Keep the aspect ratio, centre, pad the rest; an odd pixel goes to the bottom and right."""
         scale = min(input_hw[0] / image_hw[0], input_hw[1] / image_hw[1])
         height = min(max(round(image_hw[0] * scale), 1), input_hw[0])
         width = min(max(round(image_hw[1] * scale), 1), input_hw[1])

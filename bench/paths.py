@@ -9,7 +9,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def cache_dir() -> Path:
-    """Return the store for exports, engines, calibrations and fixtures: ``PARITY_CACHE``, else the user cache folder."""
+    """Return the store of exports, conversions and fixtures: ``PARITY_CACHE``, else the user's cache folder."""
     override = os.environ.get("PARITY_CACHE")
     if override:
         return Path(override).expanduser().resolve()

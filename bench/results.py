@@ -142,6 +142,18 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Why a cell is not simply passed."""
+
+    check: str
+    """``attestation``, ``parity``, ``accuracy``, ``min-ap`` or ``max-latency``."""
+    status: Status
+    reason: str
+    short: str
+    """At most 22 characters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CellResult:
     """Everything known about one cell."""
 
@@ -161,6 +173,8 @@ class CellResult:
     startup: Mapping[str, float | None] | None = None
     """``load_s``, ``build_s`` and ``first_inference_ms``."""
     duration_s: float | None = None
+    findings: tuple[Finding, ...] = ()
+    """Everything that keeps the cell from passing; ``status`` is the first one's."""
     flips: tuple[Flip, ...] = ()
     failure: Failure | None = None
     waiver: Mapping[str, str] | None = None

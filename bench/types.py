@@ -5,6 +5,7 @@ Dimension letters: B batch, C channels, H height, W width, N boxes, K keypoints.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -124,9 +125,9 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """The pytest id, for example ``yolov10n-onnxrt-cpu-int8-shapes-b1``."""
-        device = self.device.replace(":", "")
-        return f"{self.model}-{self.backend}-{device}-{self.precision}-{self.fixtures}-b{self.batch}"
+        """The pytest id and file name, for example ``yolov10n-onnxrt-cpu-int8-shapes-b1``."""
+        parts = (self.model, self.backend, self.device.replace(":", ""), self.precision, self.fixtures)
+        return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(parts)) + f"-b{self.batch}"
 
     def __str__(self) -> str:
         """The id."""
@@ -168,8 +169,9 @@ class Runner(Protocol):
 
     def __enter__(self) -> Runner: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 @runtime_checkable
@@ -211,7 +213,7 @@ class Adapter(Protocol):
         """Raw outputs with B = 1 -> detections in pixels of the original image, NaN rows kept."""
 
     def build(self, weights: Path | None, seed: int = 0) -> Any:
-        """``torch.nn.Module`` in eval mode; forward takes the inputs in order, returns a tuple of the outputs in order."""
+        """``torch.nn.Module`` in eval mode; forward takes the inputs and returns a tuple of the outputs, in order."""
 
     def export(self, weights: Path, out: Path, *, opset: int = 17) -> Mapping[str, Any]:
         """Write an fp32 ONNX file with the spec's names and a dynamic batch axis; return the recipe."""
@@ -256,9 +258,14 @@ class FixtureSet:
         samples = self.samples[:count]
         kept = {s.image_id for s in samples}
         return FixtureSet(
-            name=self.name, split=self.split, samples=samples, categories=self.categories,
+            name=self.name,
+            split=self.split,
+            samples=samples,
+            categories=self.categories,
             annotations=tuple(a for a in self.annotations if a["image_id"] in kept),
-            sha256=self.sha256, origin=self.origin, named_categories=self.named_categories,
+            sha256=self.sha256,
+            origin=self.origin,
+            named_categories=self.named_categories,
         )
 
 

@@ -1,0 +1,29 @@
+# demo and test work from an empty clone with python3 and pip; a second run installs nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test check bench clean
+demo: .venv/.ready          ## run the main job on the built-in fixtures
+	@$(BIN)/parity run; code=$$?; [ $$code -eq 0 ] || [ $$code -eq 3 ] || exit $$code
+
+test: check                 ## lint, import contracts, types, tests
+	$(BIN)/pytest
+
+check: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+bench: .venv/.ready         ## ratios measured side by side (not part of test)
+	$(BIN)/python -m benchmarks
+
+.venv/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,258 @@
+"""The ``parity`` command: options and help. Each verb imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench import __version__
+from bench.options import HELP
+
+app = typer.Typer(
+    name="parity",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Is it still the same model, and how much faster is it? "
+    "Runs one model through several runtimes and precisions and judges each against the reference.",
+    epilog="Exit codes: 0 all judged cells passed; 1 something failed or errored; 2 usage or bad input; "
+    "3 nothing failed, but something is undecided or nothing ran; 130 interrupted.",
+)
+
+Text = str | None
+Fixtures = Annotated[Text, typer.Option("--fixtures", "--dataset", "--dataset-root", help=HELP["fixtures"])]
+Weights = Annotated[list[str] | None, typer.Option("--weights", "--checkpoint", help=HELP["weights"])]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Adapter = Annotated[list[str] | None, typer.Option("--adapter", help=HELP["adapter"])]
+MaxImages = Annotated[Text, typer.Option("--max-images", metavar="N", help=HELP["max_images"])]
+Threads = Annotated[Text, typer.Option("--threads", metavar="N", help=HELP["threads"])]
+Calibration = Annotated[Text, typer.Option("--calibration", help=HELP["calibration"])]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"backend-parity {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    models: Annotated[Text, typer.Option("--models", "--model", help=HELP["models"])] = None,
+    backends: Annotated[Text, typer.Option("--backends", "--backend", help=HELP["backends"])] = None,
+    devices: Annotated[Text, typer.Option("--devices", "--device", help=HELP["devices"])] = None,
+    precisions: Annotated[Text, typer.Option("--precisions", "--precision", help=HELP["precisions"])] = None,
+    half: Annotated[bool, typer.Option("--half", help="The same as --precisions fp16.")] = False,
+    fixtures: Fixtures = None,
+    weights: Weights = None,
+    calibration: Calibration = None,
+    max_images: MaxImages = None,
+    batch: Annotated[Text, typer.Option("--batch", metavar="N", help=HELP["batch"])] = None,
+    threads: Threads = None,
+    reference: Annotated[Text, typer.Option("--reference", help=HELP["reference"])] = None,
+    adapter: Adapter = None,
+    require_backends: Annotated[Text, typer.Option("--require-backends", help=HELP["require_backends"])] = None,
+    min_ap: Annotated[Text, typer.Option("--min-ap", metavar="X", help=HELP["min_ap"])] = None,
+    max_latency_ms: Annotated[Text, typer.Option("--max-latency-ms", metavar="X", help=HELP["max_latency_ms"])] = None,
+    margin: Annotated[list[str] | None, typer.Option("--margin", metavar="P=X", help=HELP["margin"])] = None,
+    time_budget: Annotated[Text, typer.Option("--time-budget", metavar="S", help=HELP["time_budget"])] = None,
+    rounds: Annotated[Text, typer.Option("--rounds", metavar="N", help=HELP["rounds"])] = None,
+    seed: Annotated[Text, typer.Option("--seed", metavar="N", help=HELP["seed"])] = None,
+    recording: Annotated[Text, typer.Option("--recording", metavar="DIR", help=HELP["recording"])] = None,
+    waivers: Annotated[Text, typer.Option("--waivers", metavar="FILE", help=HELP["waivers"])] = None,
+    lane_timeout: Annotated[Text, typer.Option("--lane-timeout", metavar="S", help=HELP["lane_timeout"])] = None,
+    lane_memory: Annotated[Text, typer.Option("--lane-memory", metavar="GB", help=HELP["lane_memory"])] = None,
+    out: Annotated[Text, typer.Option("--out", "--output", metavar="DIR", help=HELP["out"])] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE.toml", help="Option values; the command line wins.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and a time estimate, run nothing.")
+    ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """The main job: run a model through backends and precisions, judge every cell, write suite.json and a page."""
+    from bench.commands.run import run_command
+
+    options = {
+        "models": models,
+        "backends": backends,
+        "devices": devices,
+        "precisions": "fp16" if half else precisions,
+        "fixtures": fixtures,
+        "weights": weights or None,
+        "calibration": calibration,
+        "max_images": max_images,
+        "batch": batch,
+        "threads": threads,
+        "reference": reference,
+        "adapter": adapter or None,
+        "require_backends": require_backends,
+        "min_ap": min_ap,
+        "max_latency_ms": max_latency_ms,
+        "margin": margin or None,
+        "time_budget": time_budget,
+        "rounds": rounds,
+        "seed": seed,
+        "recording": recording,
+        "waivers": waivers,
+        "lane_timeout": lane_timeout,
+        "lane_memory": lane_memory,
+        "out": out,
+    }
+    raise typer.Exit(run_command(options, config=config, dry_run=dry_run, quiet=quiet, as_json=json))
+
+
+@app.command()
+def score(
+    predictions: Annotated[Path, typer.Argument(help="COCO results, or one of the predictions forms.")],
+    fixtures: Fixtures = None,
+    annotations: Annotated[
+        Path | None, typer.Option("--annotations", help="COCO ground truth, instead of a set.")
+    ] = None,
+    bbox_format: Annotated[
+        Text, typer.Option("--bbox-format", help="cxcywh_norm, cxcywh_abs, xywh_abs or xyxy_abs.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Also write score_result JSON.")] = None,
+) -> None:
+    """Score a predictions file; needs no runtime."""
+    from bench.commands.score import score_command
+
+    raise typer.Exit(
+        score_command(predictions, fixtures=fixtures, annotations=annotations, bbox_format=bbox_format, json_out=json)
+    )
+
+
+@app.command()
+def report(
+    suite: Annotated[Path, typer.Argument(help="suite.json of a run.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "--output", help="Folder of the page (default: beside it).")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Draw the page again from suite.json alone; the same file gives the same bytes."""
+    from bench.commands.documents import report_command
+
+    raise typer.Exit(report_command(suite, out=out, quiet=quiet))
+
+
+@app.command()
+def validate(file: Annotated[Path, typer.Argument(help="Any JSON file that this project writes.")]) -> None:
+    """Check a file against its JSON Schema."""
+    from bench.commands.documents import validate_command
+
+    raise typer.Exit(validate_command(file))
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="Registered model, or PATH.py of an adapter.")],
+    out: Annotated[Path, typer.Option("--out", "--output", help="Predictions file.")],
+    backend: Annotated[str, typer.Option("--backend", "--backends", help="One backend.")] = "torch",
+    precision: Annotated[str, typer.Option("--precision", "--precisions", help="One precision.")] = "fp32",
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda:0.")] = "cpu",
+    fixtures: Fixtures = None,
+    weights: Weights = None,
+    calibration: Calibration = None,
+    max_images: MaxImages = None,
+    threads: Threads = None,
+    wrap: Annotated[bool, typer.Option("--wrap", help="Write the wrapped form with its meta.")] = False,
+    record: Annotated[
+        Path | None, typer.Option("--record", metavar="DIR", help="Also keep raw outputs for the backend `recorded`.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run one cell over the images and write its detections."""
+    from bench.commands.predict import predict_command
+
+    options = {
+        "models": model,
+        "backends": backend,
+        "precisions": precision,
+        "devices": device,
+        "fixtures": fixtures,
+        "weights": weights or None,
+        "calibration": calibration,
+        "max_images": max_images,
+        "threads": threads,
+    }
+    raise typer.Exit(predict_command(options, out=out, wrap=wrap, record=record, quiet=quiet))
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Registered model, or PATH.py of an adapter.")],
+    out: Annotated[Path, typer.Option("--out", "--output", help="ONNX file to write.")],
+    weights: Weights = None,
+    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16 or int8.")] = "fp32",
+    fixtures: Fixtures = None,
+    calibration: Calibration = None,
+) -> None:
+    """Write the ONNX file of one precision: the same file that the graph runtimes run."""
+    from bench.commands.predict import export_command
+
+    options = {
+        "models": model,
+        "precisions": precision,
+        "fixtures": fixtures,
+        "weights": weights or None,
+        "calibration": calibration,
+    }
+    raise typer.Exit(export_command(options, out=out))
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="Registered model, or PATH.py of an adapter.")],
+    fixtures: Fixtures = None,
+    out: Annotated[Path, typer.Option("--out", "--output", help="Run folder.")] = Path("runs"),
+    config: Annotated[Path | None, typer.Option("--config", help="TOML with the model's training options.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="CKPT", help="Go on from a checkpoint.")] = None,
+    option: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One training option.")] = None,
+) -> None:
+    """Train a model with its own training code."""
+    from bench.commands.train import train_command
+
+    raise typer.Exit(
+        train_command(model, fixtures=fixtures, out=out, config=config, resume=resume, settings=option or [])
+    )
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="models, backends or fixtures.")] = "models", json: Json = False
+) -> None:
+    """List what is registered here."""
+    from bench.commands.listing import list_command
+
+    raise typer.Exit(list_command(what, as_json=json))
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Say which backends, devices and precisions this host can run, and why not."""
+    from bench.commands.listing import doctor_command
+
+    raise typer.Exit(doctor_command(as_json=json))
+
+
+@app.command()
+def clean(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+    """Empty the store of exports, conversions and rendered fixtures."""
+    from bench.commands.listing import clean_command
+
+    raise typer.Exit(clean_command(ask=not yes))

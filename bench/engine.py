@@ -1,0 +1,155 @@
+"""One run: plans, lanes, comparison, verdicts, result."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench import __version__
+from bench.errors import InputError
+from bench.events import Silent
+from bench.host import describe_git, describe_host
+from bench.judging import INCLUDES, judge_model
+from bench.modelrun import GOLDEN_IMAGES, WARMUP_STEPS, ModelRun
+from bench.predictions import write_predictions
+from bench.results import SuiteResult
+from bench.scoring.coco import scorer_name
+from bench.timing import STEPS_PER_ROUND, clock
+from bench.verdicts import DEFAULT_MARGINS, exit_code
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from bench.events import Events
+    from bench.matrix import ModelPlan, Request
+    from bench.modelrun import Record
+    from bench.results import CellResult
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """``reports/<run_id>/`` of one run."""
+
+    run_id: str
+    path: Path
+
+
+def open_folder(out: Path, *, now: datetime.datetime | None = None) -> RunFolder:
+    """Create a fresh run folder; two runs that start in the same second get different ones.
+
+    Raises:
+        InputError: the report folder cannot be written, said before anything is measured.
+    """
+    moment = now or datetime.datetime.now(datetime.UTC)
+    run_id = f"{moment:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    folder = out / run_id
+    try:
+        folder.mkdir(parents=True)
+        (folder / "predictions").mkdir()
+        (folder / "logs").mkdir()
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the report folder cannot be created ({error.strerror}). Choose another with --out DIR."
+        ) from error
+    return RunFolder(run_id, folder)
+
+
+def run(
+    plans: Sequence[ModelPlan], request: Request, folder: RunFolder, *, events: Events | None = None
+) -> SuiteResult:
+    """Measure and judge every plan.
+
+    Ctrl-C ends the lanes and returns what is finished, with ``interrupted`` set and exit code 130.
+
+    Raises:
+        InputError: predictions cannot be written.
+    """
+    watcher: Events = events or Silent()
+    started = datetime.datetime.now(datetime.UTC)
+    deadline = None if request.time_budget_s is None else clock() + request.time_budget_s
+    results: list[CellResult] = []
+    interrupted = False
+    runs = [ModelRun(p, request, folder=folder.path, events=watcher, deadline=deadline) for p in plans]
+    for model in runs:
+        if not interrupted:
+            try:
+                model.measure(lambda record, model=model: _keep(record, model, folder))  # type: ignore[misc]
+            except KeyboardInterrupt:
+                interrupted = True
+        watcher.stage(f"Judging {model.plan.spec.name}")
+        judged = judge_model(model, request, today=started.date())
+        for cell in judged:
+            watcher.finished(cell)
+        results.extend(judged)
+    return SuiteResult(
+        run_id=folder.run_id,
+        started_at=_utc(started),
+        finished_at=_utc(datetime.datetime.now(datetime.UTC)),
+        command=request.command,
+        host=describe_host(),
+        git=describe_git(),
+        protocol=protocol_of(request, plans),
+        reference={"asked": ":".join(request.reference), "cells": {p.spec.name: p.reference.cell.id for p in plans}},
+        cells=tuple(results),
+        exit_code=130 if interrupted else exit_code(results),
+        interrupted=interrupted,
+    )
+
+
+def protocol_of(request: Request, plans: Sequence[ModelPlan]) -> dict[str, Any]:
+    """Every setting that a number of the run depends on."""
+    margins = {
+        p: f"{relative:.1%} of the reference AP, at least {floor:g}" for p, (relative, floor) in DEFAULT_MARGINS.items()
+    }
+    margins.update({p: f"{value:g} AP (given)" for p, value in request.margins.items()})
+    return {
+        "harness": f"backend-parity {__version__}",
+        "latency_includes": INCLUDES,
+        "rounds": f"{request.rounds} shuffled rounds of {STEPS_PER_ROUND} steps per cell, seed {request.seed}",
+        "warmup": f"{WARMUP_STEPS} steps, and one unmeasured step in every round",
+        "threads": request.threads,
+        "batch": request.batch,
+        "accuracy": "COCO AP at IoU .50:.95, at most 100 detections per image",
+        "scorer": scorer_name(),
+        "intervals": "not measured by this version",
+        "margins": margins,
+        "golden": f"fp64 of the weights' own framework on the first {GOLDEN_IMAGES} images",
+        "fixtures": {p.fixtures.name: {"sha256": p.fixtures.sha256, "images": len(p.fixtures.samples)} for p in plans},
+        "calibration": {p.spec.name: p.calibration_label for p in plans if p.calibration_label},
+        "time_budget_s": request.time_budget_s,
+    }
+
+
+def _keep(record: Record, model: ModelRun, folder: RunFolder) -> None:
+    """Write a cell's detections at once: what is finished survives whatever happens next."""
+    if record.accuracy is None:
+        return
+    plan = model.plan
+    write_predictions(
+        folder.path / "predictions" / f"{record.cell.id}.json",
+        record.accuracy.predictions,
+        plan.fixtures,
+        plan.labels_to_categories,
+        wrap=True,
+        meta={
+            "model": plan.spec.name,
+            "backend": record.cell.backend,
+            "device": record.cell.device,
+            "precision": record.cell.precision,
+            "runtime": record.version,
+            "artifact_sha256": record.artifact.sha256 if record.artifact else None,
+            "weights_sha256": None,
+            "fixtures": plan.fixtures.name,
+            "fixtures_sha256": plan.fixtures.sha256,
+            "score_floor": plan.spec.score_floor,
+            "max_detections": plan.spec.max_detections,
+            "image_hw": list(plan.spec.image_hw),
+        },
+    )
+
+
+def _utc(moment: datetime.datetime) -> str:
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,278 @@
+"""Everything that is measured of one model: lanes, raw samples, accuracy passes, interleaved timing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from bench.attest import mismatch
+from bench.errors import ArtifactError, BenchError, LaneError, Unsupported
+from bench.lanes import Lane, LaneFailure
+from bench.making import Maker
+from bench.timing import clock, run_rounds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from bench.events import Events
+    from bench.matrix import ModelPlan, PlannedCell, Request
+    from bench.passes import Pass
+    from bench.results import Failure
+    from bench.types import Array, Artifact, Cell, Evidence
+
+GOLDEN_IMAGES = 4
+WARMUP_STEPS = 5
+
+
+@dataclass(slots=True)
+class Record:
+    """What is known about one planned cell so far."""
+
+    planned: PlannedCell
+    artifact: Artifact | None = None
+    evidence: Evidence | None = None
+    attestation: str | None = None
+    """Why the evidence does not bear out the label."""
+    version: str = ""
+    startup: dict[str, float | None] | None = None
+    raw: list[dict[str, Array]] | None = None
+    """Raw outputs of the golden images."""
+    accuracy: Pass | None = None
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    peak_rss_mb: float | None = None
+    blocked: tuple[str, str, str] | None = None
+    """(status, reason, short) when it did not finish."""
+    failure: Failure | None = None
+    duration_s: float = 0.0
+
+    @property
+    def cell(self) -> Cell:
+        """Its identity."""
+        return self.planned.cell
+
+
+class ModelRun:
+    """Measures the cells of one plan; ``records`` can be read at any time, also after an interruption."""
+
+    def __init__(
+        self, plan: ModelPlan, request: Request, *, folder: Path, events: Events, deadline: float | None = None
+    ) -> None:
+        self.plan = plan
+        self.records = [Record(planned=p, blocked=p.blocked) for p in plan.cells]
+        self.golden_raw: list[dict[str, Array]] | None = None
+        self.yardsticks: dict[str, list[dict[str, Array]]] = {}
+        """Precision -> raw outputs of the weights' own framework at that precision."""
+        self.load_average: tuple[float, float] | None = None
+        self._request = request
+        self._folder = folder
+        self._events = events
+        self._deadline = deadline
+        self._lanes: dict[str, Lane] = {}
+        self._maker = Maker(
+            plan, logs=folder / "logs", limits=request.limits, recording=request.recording, progress=events.progress
+        )
+        self._samples = plan.fixtures.samples
+
+    def measure(self, write_predictions: Callable[[Record], None]) -> None:
+        """Run everything; ``write_predictions`` is called as soon as a cell has its detections."""
+        try:
+            for record in self.records:
+                if record.blocked is None:
+                    self._attempt(record, write_predictions)
+            self._goldens()
+            self._time()
+            self._read_memory()
+        except BaseException:
+            self._end(Lane.kill)  # interrupted: a lane may be in the middle of a command
+            raise
+        self._end(Lane.close)
+
+    def _attempt(self, record: Record, write_predictions: Callable[[Record], None]) -> None:
+        """One cell up to its predictions. Its failure stays its own."""
+        if self._deadline is not None and clock() > self._deadline:
+            record.blocked = (
+                "skipped",
+                f"The time budget of {self._request.time_budget_s:g} s was used up.",
+                "no time left",
+            )
+            return
+        start = clock()
+        self._events.stage(str(record.cell))
+        try:
+            self._open_and_run(record)
+        except BenchError as error:
+            self._fail(record, error)
+        finally:
+            record.duration_s += clock() - start
+        if record.accuracy is not None:
+            write_predictions(record)
+
+    def _open_and_run(self, record: Record) -> None:
+        planned = record.planned
+        record.artifact = self._maker.artifact(planned.artifact_kind, planned.cell.precision)
+        fixed = record.artifact.static_batch
+        if fixed is not None and fixed != planned.cell.batch:
+            raise Unsupported(
+                f"The file fixes batch {fixed}; batch {planned.cell.batch} needs one with a dynamic batch axis."
+            )
+        lane = self._open(record)
+        record.raw = lane.call("sample", samples=self._samples[:GOLDEN_IMAGES])
+        record.accuracy = lane.call(
+            "predict",
+            samples=self._samples,
+            batch=planned.cell.batch,
+            progress=lambda done, total: self._events.progress(str(planned.cell), done, total),
+        )
+        record.peak_rss_mb = lane.call("peak")
+        if not planned.measures_speed:
+            self._lanes.pop(str(planned.cell)).close()
+
+    def _open(self, record: Record) -> Lane:
+        planned, artifact = record.planned, record.artifact
+        if artifact is None or planned.mode is None:
+            raise ArtifactError(f"{planned.cell}: nothing to open.")
+        lane = Lane(
+            name=str(planned.cell), log=self._folder / "logs" / f"{planned.cell}.log", limits=self._request.limits
+        )
+        self._lanes[str(planned.cell)] = lane
+        loaded = lane.call(
+            "load",
+            adapter=self.plan.adapter.target,
+            backend=planned.backend.target,
+            cell=planned.cell,
+            artifact=artifact,
+            weights=self.plan.weights,
+            seed=self._request.seed,
+            threads=self._request.threads,
+        )
+        record.evidence, record.version = loaded["evidence"], loaded["version"]
+        record.attestation = mismatch(planned.cell, planned.mode, loaded["evidence"])
+        record.startup = {
+            "load_s": loaded["load_s"],
+            "build_s": None,
+            "first_inference_ms": loaded["first_inference_ms"],
+        }
+        return lane
+
+    def _fail(self, record: Record, error: BenchError) -> None:
+        if isinstance(error, Unsupported):
+            record.blocked = ("unsupported", str(error), "cannot exist")
+        else:
+            short = error.short if isinstance(error, LaneFailure) else _short(error)
+            record.blocked = ("error", f"{error}{self._others_kept()}", short)
+        if isinstance(error, LaneFailure):
+            record.failure = error.failure
+        lane = self._lanes.pop(str(record.cell), None)
+        if lane is not None:
+            lane.kill()
+
+    def _others_kept(self) -> str:
+        return " Every other cell keeps its result." if len(self.records) > 1 else ""
+
+    def _goldens(self) -> None:
+        """fp64 outputs of a few images, and the framework's own error at each precision it computes natively."""
+        golden = self.plan.golden
+        if golden is None or not any(r.raw is not None for r in self.records):
+            return
+        self._events.stage("Golden: fp64 outputs of a few images")
+        try:
+            self.golden_raw = self._raw_of(golden)
+            for precision in ("fp32", "tf32", "fp16", "bf16"):
+                own = next(
+                    (
+                        r
+                        for r in self.records
+                        if r.cell.precision == precision
+                        and r.raw is not None
+                        and r.planned.artifact_kind == "weights"
+                        and r.planned.mode == "native"
+                    ),
+                    None,
+                )
+                if own is not None and own.raw is not None:
+                    self.yardsticks[precision] = own.raw
+            if "fp32" not in self.yardsticks:
+                self.yardsticks["fp32"] = self._raw_of(_at(golden, "fp32"))
+        except BenchError as error:
+            self._events.note(f"No golden for {self.plan.spec.name}: {error} The reference replaces it.")
+            self.golden_raw = None
+
+    def _raw_of(self, planned: PlannedCell) -> list[dict[str, Array]]:
+        record = Record(planned=planned, artifact=self._maker.artifact("weights", planned.cell.precision))
+        try:
+            lane = self._open(record)
+            raw: list[dict[str, Array]] = lane.call("sample", samples=self._samples[:GOLDEN_IMAGES])
+            return raw
+        finally:
+            lane_or_none = self._lanes.pop(str(planned.cell), None)
+            if lane_or_none is not None:
+                lane_or_none.close()
+
+    def _time(self) -> None:
+        """Interleaved rounds over every lane that is still open."""
+        live = {str(r.cell): r for r in self.records if str(r.cell) in self._lanes}
+        timers: dict[str, Callable[[int], list[float]]] = {}
+        for name, record in live.items():
+            try:
+                self._lanes[name].call("bind", sample=self._samples[0], batch=record.cell.batch, warmup=WARMUP_STEPS)
+            except BenchError as error:
+                self._fail(record, error)
+                continue
+            timers[name] = self._timer(record)
+        if not timers:
+            return
+        self._events.stage(f"Timing {len(timers)} cells in shuffled rounds")
+        before = os.getloadavg()[0]
+        total = self._request.rounds
+        for done, finished in enumerate(
+            run_rounds(timers, rounds=total, seed=self._request.seed, go_on=self._time_left), 1
+        ):
+            for name, samples_ms in finished["samples_ms"].items():
+                if samples_ms:
+                    live[name].rounds.append(
+                        {"round": done, "order": finished["order"].index(name) + 1, "samples_ms": samples_ms}
+                    )
+            self._events.progress("timing rounds", done, total)
+        self.load_average = (before, os.getloadavg()[0])
+
+    def _time_left(self, done: int) -> bool:
+        return self._deadline is None or done < 2 or clock() < self._deadline
+
+    def _timer(self, record: Record) -> Callable[[int], list[float]]:
+        def run(steps: int) -> list[float]:
+            lane = self._lanes.get(str(record.cell))
+            if lane is None:
+                return []
+            try:
+                samples_ms: list[float] = lane.call("time", steps=steps)
+            except LaneError as error:
+                self._fail(record, error)
+                return []
+            return samples_ms
+
+        return run
+
+    def _read_memory(self) -> None:
+        for record in self.records:
+            lane = self._lanes.get(str(record.cell))
+            if lane is not None:
+                try:
+                    record.peak_rss_mb = lane.call("peak")
+                except BenchError as error:
+                    self._fail(record, error)
+
+    def _end(self, how: Callable[[Lane], None]) -> None:
+        for lane in self._lanes.values():
+            how(lane)
+        self._lanes.clear()
+
+
+def _at(planned: PlannedCell, precision: str) -> PlannedCell:
+    return replace(planned, cell=replace(planned.cell, precision=precision))
+
+
+def _short(error: BenchError) -> str:
+    words = {"ArtifactError": "no artefact", "InputError": "bad input", "ContractError": "broken protocol"}
+    return words.get(type(error).__name__, "error")

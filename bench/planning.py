@@ -1,0 +1,174 @@
+"""From a request to plans: adapters, weights, images, and what this host can run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import UsageError, did_you_mean
+from bench.events import Silent
+from bench.fixtures import category_ids, list_fixtures, resolve
+from bench.matrix import ModelPlan, plan_cells
+from bench.probe import probe
+from bench.registry import (
+    adapter_names,
+    adapter_reference,
+    backend_names,
+    backend_reference,
+    load_adapter,
+    load_backend,
+)
+
+if TYPE_CHECKING:
+    from bench.events import Events
+    from bench.matrix import Request
+    from bench.probe import BackendFacts
+    from bench.registry import Reference
+    from bench.types import FixtureSet, ModelSpec
+
+OUT_OF_DOMAIN = "shapes"
+"""Calibration images for a set that has none of its own; the label says so."""
+
+
+def make_plans(request: Request, *, logs: Path, events: Events | None = None) -> list[ModelPlan]:
+    """Resolve everything that a run needs before the first lane starts.
+
+    Raises:
+        UsageError: an unknown name, or a model without weights.
+        InputError: images or annotations that cannot be used.
+        ContractError: a plug-in that cannot be imported.
+    """
+    watcher: Events = events or Silent()
+    adapters = _adapters(request)
+    weights = {a.name: _weights(a, load_adapter(a.target).spec, request, len(adapters)) for a in adapters}
+    watcher.stage("Asking the backends what this host can run")
+    backends = probe_for(request, logs=logs)
+    plans = []
+    for adapter in adapters:
+        spec = load_adapter(adapter.target).spec
+        fixtures = _fixtures(request, spec, watcher)
+        path = weights[adapter.name]
+        has_module = path is None or path.suffix.lower() != ".onnx"
+        cells, golden = plan_cells(
+            spec, fixtures_name=fixtures.name, has_module=has_module, request=request, backends=backends
+        )
+        calibration, label = _calibration(request, spec, fixtures, watcher)
+        plans.append(
+            ModelPlan(
+                adapter=adapter,
+                spec=spec,
+                weights=path,
+                fixtures=fixtures,
+                labels_to_categories=category_ids(spec.class_names, fixtures),
+                calibration=calibration,
+                calibration_label=label,
+                cells=cells,
+                golden=golden,
+            )
+        )
+    return plans
+
+
+def probe_for(request: Request, *, logs: Path) -> list[BackendFacts]:
+    """Probe the backends asked for (default: all that can run here), plus those of the reference and the golden."""
+    asked = [backend_reference(b) for b in request.backends]
+    required = [backend_reference(b) for b in request.require_backends]
+    missing = sorted({r.name for r in required} - {a.name for a in asked}) if asked else []
+    if missing:
+        raise UsageError(
+            f"--require-backends {','.join(missing)}: not among --backends "
+            f"{','.join(a.name for a in asked)}. Add it there too."
+        )
+    defaulted = not asked
+    if defaulted:
+        asked = [
+            backend_reference(b)
+            for b in backend_names()
+            if load_backend(b).artifact_kind != "recording" or request.recording is not None
+        ]
+    targets = {a.name: a.target for a in asked}
+    targets.setdefault(request.reference[0], request.reference[0])
+    for name in backend_names():  # a backend that takes weights gives the golden
+        if load_backend(name).artifact_kind == "weights":
+            targets.setdefault(name, name)
+    if not any(load_backend(t).artifact_kind == "onnx" for t in targets.values()):
+        targets.update({n: n for n in backend_names() if load_backend(n).artifact_kind == "onnx"})
+    facts = probe(
+        list(targets.values()),
+        asked=[a.target for a in asked],
+        devices=sorted({*request.devices, request.reference[2], "cpu"}),
+        precisions=sorted({*request.precisions, request.reference[1], "fp64", "fp32"}),
+        logs=logs,
+        limits=request.limits,
+    )
+    if defaulted:
+        kept = {r.name for r in required}
+        facts = [f for f in facts if f.available or f.reference.name in kept]
+    return facts
+
+
+def _adapters(request: Request) -> list[Reference]:
+    targets = request.models or tuple(n for n in adapter_names() if load_adapter(n).spec.default_weights is not None)
+    if not targets:
+        raise UsageError("no model ships weights. Type: --models NAME --weights NAME=PATH")
+    references = [adapter_reference(t) for t in targets]
+    names = [r.name for r in references]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--models: {name} is given twice.")
+    unknown = sorted(set(request.weights) - set(names) - {"*"})
+    if unknown:
+        raise UsageError(f"--weights {unknown[0]}=...: no such model in this run.{did_you_mean(unknown[0], names)}")
+    return references
+
+
+def _weights(adapter: Reference, spec: ModelSpec, request: Request, models: int) -> Path | None:
+    path = request.weights.get(adapter.name)
+    if path is None and "*" in request.weights:
+        if models > 1:
+            raise UsageError("--weights PATH is ambiguous with several models. Type: --weights MODEL=PATH")
+        path = request.weights["*"]
+    path = path or spec.default_weights
+    if path is None:
+        raise UsageError(f"{adapter.name} ships no weights. Type: --weights {adapter.name}=PATH")
+    if not path.is_file():
+        raise UsageError(f"{adapter.name}: weights {path}: no such file. Type: --weights {adapter.name}=PATH")
+    return path.resolve()
+
+
+def _fixtures(request: Request, spec: ModelSpec, events: Events) -> FixtureSet:
+    name = request.fixtures or spec.default_fixtures
+    if request.max_images is not None and request.max_images < 1:
+        raise UsageError(f"--max-images {request.max_images}: give at least 1.")
+    events.stage(f"Opening {name}")
+    found = resolve(name, progress=lambda done, total: events.progress(f"render {name}", done, total))
+    if not found.samples:
+        raise UsageError(f"--fixtures {name}: holds no image.")
+    return found.take(request.max_images)
+
+
+def _calibration(
+    request: Request, spec: ModelSpec, fixtures: FixtureSet, events: Events
+) -> tuple[FixtureSet | None, str | None]:
+    if "int8" not in request.precisions:
+        return None, None
+
+    def progress(done: int, total: int) -> None:
+        events.progress("render calibration images", done, total)
+
+    if request.calibration:
+        found = resolve(request.calibration, split="calibration", progress=progress)
+        if found.sha256 == fixtures.sha256:
+            events.note(
+                f"--calibration {request.calibration} is the set that is being evaluated: int8 will look "
+                "better than it is."
+            )
+        return found, found.name
+    own = request.fixtures or spec.default_fixtures
+    if own in list_fixtures():
+        return resolve(own, split="calibration", progress=progress), f"{own} calibration split"
+    events.note(
+        f"{own} has no calibration split: int8 is calibrated on {OUT_OF_DOMAIN} (out of domain). "
+        "Type: --calibration DIR"
+    )
+    return resolve(OUT_OF_DOMAIN, split="calibration", progress=progress), f"{OUT_OF_DOMAIN} (out of domain)"

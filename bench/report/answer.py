@@ -1,0 +1,181 @@
+"""The answer of a run: how many cells are the same, which is fastest, who needs a person. Pure; shared by all reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.report import numbers
+from bench.report.cells import DID_NOT_RUN, NEEDS_A_PERSON
+
+if TYPE_CHECKING:
+    from bench.report.cells import CellView, Group, Run
+
+EXIT_WORDS = {
+    0: "every judged cell passed",
+    1: "something failed",
+    3: "nothing failed, but something is undecided or no candidate ran",
+    130: "interrupted; finished cells were kept",
+}
+NO_INTERVAL = "no interval yet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """One item of the tally."""
+
+    count: int
+    words: str
+    loud: bool
+    """True when a person has to look."""
+
+    def __str__(self) -> str:
+        """``2 failed``."""
+        return f"{self.count} {self.words}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The fastest cell of a group that is still the same, and what stands beside it."""
+
+    group: Group
+    cell: CellView | None
+    """None: no candidate is both the same and faster."""
+    contender: CellView | None
+    """A faster cell that nobody has judged yet."""
+    same_fastest: CellView | None
+    """The highest ratio among cells that are the same, whatever it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """Cells of one model with one status for one reason."""
+
+    status: str
+    cells: tuple[CellView, ...]
+    sentence: str
+
+
+def headline(run: Run) -> str:
+    """``Still the same model in 9 of 16 cells.``: reference cells are not candidates and are not counted."""
+    candidates = run.candidates
+    if not candidates:
+        return "No candidate was compared."
+    same = sum(cell.same for cell in candidates)
+    return f"Still the same model in {same} of {numbers.plural(len(candidates), 'cell')}."
+
+
+def tally(run: Run) -> list[Count]:
+    """What the other cells are, loud ones first; kinds that do not occur are left out. A reference that broke counts."""
+    candidates = run.candidates
+    words = [cell.status for cell in candidates]
+    words += [cell.status for cell in run.cells if cell.role == "reference" and cell.status in NEEDS_A_PERSON]
+    counts = [Count(count=words.count(status), words=status, loud=True) for status in NEEDS_A_PERSON]
+    unjudged = sum(cell.status == "passed" and not cell.same for cell in candidates)
+    counts.append(Count(count=unjudged, words="ran, accuracy not judged", loud=False))
+    counts.append(Count(count=words.count("waived"), words="waived", loud=False))
+    counts.append(Count(count=sum(word in DID_NOT_RUN for word in words), words="did not run", loud=False))
+    return [count for count in counts if count.count]
+
+
+def best(group: Group) -> Best:
+    """Find the fastest cell that is still the same; a failed, emulated or unjudged cell is never it."""
+    with_ratio = [cell for cell in group.candidates if cell.ratio is not None and cell.ratio == cell.ratio]
+    ranked = sorted(with_ratio, key=lambda cell: -(cell.ratio or 0.0))
+    same = [cell for cell in ranked if cell.same]
+    fastest = next((cell for cell in same if cell.faster), None)
+    floor = (fastest.ratio or 0.0) if fastest else 0.0
+    contender = next((c for c in ranked if c.open_question and c.faster and (c.ratio or 0.0) > floor), None)
+    return Best(group=group, cell=fastest, contender=contender, same_fastest=same[0] if same else None)
+
+
+def nearest_facts(found: Best) -> str:
+    """What stands beside the answer: a faster cell that is not judged yet, and how fast the same ones are."""
+    parts = []
+    if found.contender:
+        cell = found.contender
+        cost = f", AP {numbers.delta_short(cell.delta)}" if cell.delta is not None else ""
+        lead = "Faster" if found.cell else "Fastest measured"
+        parts.append(f"{lead}, not yet judged: {cell.label} at {numbers.ratio(cell.ratio or 0.0)}{cost}.")
+    if not found.cell:
+        if found.same_fastest:
+            cell = found.same_fastest
+            parts.append(
+                f"The fastest that is the same, {cell.label}, runs at {numbers.ratio(cell.ratio or 0.0)} "
+                f"the speed of {found.group.reference_label}."
+            )
+        elif any(cell.same for cell in found.group.candidates):
+            parts.append("The cells that are the same have no speed ratio.")
+        elif found.group.candidates:
+            parts.append("No candidate is judged the same.")
+    return " ".join(parts)
+
+
+def cost_line(found: Best) -> str:
+    """``AP 0.709 against 0.712. 18.1 ms per image at the median, 54.6 images/s, batch 1.``."""
+    cell, reference = found.cell, found.group.reference
+    if cell is None:
+        return ""
+    parts = []
+    if cell.ap is not None and reference and reference.ap is not None:
+        parts.append(f"AP {numbers.fixed(cell.ap, 3)} against {numbers.fixed(reference.ap, 3)}.")
+    if cell.p50_ms is not None:
+        batch, fps = cell.raw["cell"]["batch"], float(cell.raw["speed"]["fps"])
+        unit = "image" if batch == 1 else "batch"
+        parts.append(
+            f"{numbers.three_digits(cell.p50_ms)} ms per {unit} at the median, "
+            f"{numbers.three_digits(fps)} images/s, batch {batch}."
+        )
+    return " ".join(parts)
+
+
+def sentence_of(cell: CellView) -> str:
+    """Why this cell is what it is, from its reason or, without one, from its first failed comparison."""
+    if cell.raw["waiver"]:
+        waiver = cell.raw["waiver"]
+        known = f" Known: {cell.reason}" if cell.reason else ""
+        return f"Waived until {waiver['expires']} ({waiver['check']}): {waiver['reason']}{known}"
+    if cell.reason:
+        return cell.reason
+    for row in cell.failed_parity:
+        return row["explain"] or f"{row['mismatched']} of {row['total']} differ in {row['name']}."
+    accuracy = cell.raw["accuracy"]
+    return (accuracy or {}).get("reason") or "No reason was recorded."
+
+
+def needs_person(run: Run) -> list[Attention]:
+    """Cells that a person must look at: failed, error, undecided; equal reasons within a model are told once."""
+    found: dict[tuple[str, str, str], list[CellView]] = {}
+    for status in NEEDS_A_PERSON:
+        for cell in run.cells:
+            if cell.status == status:
+                found.setdefault((status, cell.model, sentence_of(cell)), []).append(cell)
+    return [Attention(status=status, cells=tuple(cells), sentence=text) for (status, _, text), cells in found.items()]
+
+
+def allowed_loss(run: Run) -> list[tuple[str, str]]:
+    """Precision and allowed AP loss: of the reference in percent, or in AP where models differ."""
+    shares: dict[str, set[str]] = {}
+    margins: dict[str, list[float]] = {}
+    for group in run.groups:
+        reference_ap = group.reference.ap if group.reference else None
+        for cell in group.candidates:
+            if cell.margin is None or cell.margin != cell.margin:
+                continue
+            margins.setdefault(cell.precision, []).append(cell.margin)
+            share = numbers.percent(cell.margin / reference_ap) if reference_ap else ""
+            shares.setdefault(cell.precision, set()).add(share)
+    rows = []
+    for precision, values in margins.items():
+        if len(shares[precision]) == 1 and "" not in shares[precision]:
+            rows.append((precision, next(iter(shares[precision]))))
+        else:
+            low, high = numbers.fixed(min(values), 4), numbers.fixed(max(values), 4)
+            rows.append((precision, f"{low} AP" if low == high else f"{low} to {high} AP"))
+    return rows
+
+
+def exit_sentence(run: Run) -> str:
+    """``Exit 1: something failed.``."""
+    code = run.suite["exit_code"]
+    return f"Exit {code}: {EXIT_WORDS[code]}."

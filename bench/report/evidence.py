@@ -1,0 +1,160 @@
+"""Section 6: what is known about each cell that failed, broke or stayed undecided. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.report import numbers
+from bench.report.answer import sentence_of
+from bench.report.flips import picture_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bench.report.cells import CellView, Run
+    from bench.report.flips import Picture
+
+MAX_STDERR_LINES = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One cell to explain."""
+
+    cell: CellView
+    title: str
+    lead: str
+    parity: tuple[Mapping[str, str | bool | None], ...]
+    """Failed comparisons, in words: ``level name found allowed worst explain``."""
+    facts: tuple[tuple[str, str], ...]
+    """Block of label and text: attestation, or how the lane ended."""
+    pictures: tuple[Picture, ...]
+
+    @property
+    def wide(self) -> bool:
+        """True when it needs the whole width."""
+        return bool(self.parity or self.pictures)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenQuestion:
+    """Undecided cells that share a model and a reason."""
+
+    title: str
+    reason: str
+    rows: tuple[tuple[CellView, str, str, str], ...]
+    """Cell, AP difference, margin, speed."""
+
+
+def cases_of(run: Run) -> list[Case]:
+    """Failed, then error, then waived cells; those with tables or pictures before the short ones."""
+    order = {"failed": 0, "error": 1, "waived": 2}
+    cases = [_case(cell, run) for cell in run.cells if cell.status in order]
+    return sorted(cases, key=lambda case: (not case.wide, order[case.cell.status]))
+
+
+def open_questions_of(run: Run) -> list[OpenQuestion]:
+    """Undecided cells, told once per reason and model."""
+    found: dict[tuple[str, str], list[CellView]] = {}
+    for group in run.groups:
+        for cell in group.cells:
+            if cell.status == "undecided":
+                found.setdefault((group.title, sentence_of(cell)), []).append(cell)
+    return [
+        OpenQuestion(title=title, reason=reason, rows=tuple(_open_row(cell) for cell in cells))
+        for (title, reason), cells in found.items()
+    ]
+
+
+def _open_row(cell: CellView) -> tuple[CellView, str, str, str]:
+    dash = "\N{EN DASH}"
+    delta = dash if cell.delta is None else numbers.delta(cell.delta)
+    if cell.delta_ci95:
+        delta = f"{delta} {numbers.interval(cell.delta_ci95, 4, sign=True)}"
+    margin = dash if cell.margin is None else numbers.delta(-cell.margin)
+    speed = "emulated" if cell.emulated else dash if cell.ratio is None else numbers.ratio(cell.ratio)
+    return cell, delta, margin, speed
+
+
+def _case(cell: CellView, run: Run) -> Case:
+    short = cell.raw["reason_short"]
+    return Case(
+        cell=cell,
+        title=f"{run.name(cell)}: {short}" if short else run.name(cell),
+        lead=sentence_of(cell),
+        parity=tuple(_parity_row(row) for row in cell.failed_parity),
+        facts=tuple(_facts(cell)),
+        pictures=tuple(picture_of(flip) for flip in cell.raw["flips"]),
+    )
+
+
+def _parity_row(row: Mapping[str, Any]) -> Mapping[str, str | bool | None]:
+    """One failed comparison as text."""
+    found = []
+    if row["rms"] is not None:
+        found.append(f"rms {_scientific(row['rms'])}")
+    if row["max_abs"] is not None:
+        found.append(f"largest {_scientific(row['max_abs'])}")
+    if row["nonfinite"]:
+        found.append(f"{row['nonfinite']:,} not finite")
+    return {
+        "level": row["level"],
+        "name": row["name"],
+        "differ": f"{row['mismatched']:,} / {row['total']:,}",
+        "found": ", ".join(found) or None,
+        "budget": None if row["budget"] is None else f"\N{LESS-THAN OR EQUAL TO} {_scientific(row['budget'])}",
+        "worst": row["worst"],
+        "explain": row["explain"],
+    }
+
+
+def _scientific(value: Any) -> str:
+    """``2.1e−06`` with a true minus; words for what is not finite."""
+    number = float(value)
+    if number != number or number in (float("inf"), float("-inf")):
+        return numbers.fixed(number, 0)
+    return f"{number:.3g}".replace("-", numbers.MINUS)
+
+
+def _facts(cell: CellView) -> list[tuple[str, str]]:
+    failure, observed = cell.raw["failure"], cell.raw["observed"]
+    if failure:
+        facts = [("stage", failure["stage"])]
+        if failure["signal"]:
+            facts.append(("signal", failure["signal"]))
+        if failure["after_s"] is not None:
+            facts.append(("after", numbers.seconds(float(failure["after_s"]))))
+        lines = failure["stderr_tail"].rstrip().splitlines()
+        if lines:
+            cut = len(lines) - MAX_STDERR_LINES
+            head = [f"({cut} earlier lines are in the log)"] if cut > 0 else []
+            facts.append(("stderr", "\n".join(head + lines[-MAX_STDERR_LINES:])))
+        return facts
+    if observed and observed["precision"] != cell.precision:
+        evidence = flat(observed["evidence"])
+        return [("requested", cell.precision), ("observed", f"{observed['precision']}  {observed['provider']}"),
+                *([("evidence", "\n".join(evidence))] if evidence else [])]  # fmt: skip
+    return []
+
+
+def flat(value: Any, name: str = "") -> list[str]:
+    """Nested JSON as lines ``name: value``; long lists are counted."""
+    if isinstance(value, dict):
+        return [line for key, item in value.items() for line in flat(item, f"{name}.{key}" if name else str(key))]
+    if isinstance(value, list):
+        text = ", ".join(map(plain, value[:8])) + (f", and {len(value) - 8} more" if len(value) > 8 else "")
+    else:
+        text = plain(value)
+    return [f"{name}: {text}" if name else text]
+
+
+def plain(value: Any) -> str:
+    """A JSON value for a reader: no Python words."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}".replace("-", numbers.MINUS)
+    return str(value)

@@ -1,0 +1,158 @@
+"""The sentence that answers each section's question, made from the cells. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.report import numbers
+from bench.report.answer import best
+from bench.report.cells import DID_NOT_RUN, MEASURED_FASTER
+from bench.types import PRECISIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.report.cells import CellView, Group, Run
+
+
+def verdict_finding(run: Run) -> str:
+    """Section 2, which cells are the same: whole precisions first, then what fails, then what is open."""
+    judged = [cell for cell in run.candidates if cell.status not in DID_NOT_RUN]
+    if not judged:
+        return "No candidate ran, so nothing is known to be the same."
+    sentences = []
+    precisions = _precisions(judged)
+    whole = [p for p in precisions if all(cell.same for cell in judged if cell.precision == p)]
+    if len(whole) == len(precisions):
+        sentences.append("Every cell that ran is.")
+    elif whole:
+        sentences.append(f"Every {numbers.in_words(whole)} cell is.")
+    mixed = [p for p in precisions if p not in whole]
+    for precision in mixed:
+        cells = [cell for cell in judged if cell.precision == precision]
+        verbs = []
+        for verb, chosen in (
+            ("holds", [c for c in cells if c.same]),
+            ("fails", [c for c in cells if c.status == "failed"]),
+            ("ends in an error", [c for c in cells if c.status == "error"]),
+            ("fails under a waiver", [c for c in cells if c.status == "waived"]),
+        ):
+            if chosen:
+                verbs.append(f"{verb} on {_places(run, chosen)}")
+        if verbs:
+            sentences.append(f"{precision} {numbers.in_words(verbs)}.")
+    open_cells = [cell for cell in judged if cell.open_question]
+    if open_cells:
+        kinds = numbers.in_words(_precisions(open_cells))
+        is_are = "is" if len(open_cells) == 1 else "are"
+        why = "not judged, for lack of an interval" if not run.has_intervals else "undecided"
+        sentences.append(f"{numbers.plural(len(open_cells), f'{kinds} cell')} {is_are} {why}.")
+    return " ".join(sentences) or "None of the cells that ran is known to be the same."
+
+
+def tradeoff_finding(run: Run) -> str:
+    """Section 3: the fastest that is still the same, per model, and int8 that does not pay."""
+    sentences = []
+    found = [best(group) for group in run.groups if group.candidates]
+    winners = {b.cell.label for b in found if b.cell}
+    if len(found) > 1 and len(winners) == 1 and all(b.cell for b in found):
+        sentences.append(f"{winners.pop()} is the fastest that is still the same on {_all_models(len(found))}.")
+    else:
+        for item in found:
+            prefix = f"{item.group.title}: " if len(found) > 1 else ""
+            if item.cell:
+                cost = f", at {numbers.delta(item.cell.delta)} AP" if item.cell.delta is not None else ""
+                sentences.append(
+                    f"{prefix}{item.cell.label} is the fastest that is still the same, "
+                    f"{numbers.ratio(item.cell.ratio or 0.0)} {item.group.reference_label}{cost}."
+                )
+            else:
+                sentences.append(f"{prefix}{'no' if prefix else 'No'} candidate is both the same and faster.")
+    sentences += slow_int8(run)
+    return " ".join(sentences) or "Nothing was compared."
+
+
+def slow_int8(run: Run) -> list[str]:
+    """Say plainly where int8 costs time: slower than the same runtime at fp32, or slower than the reference."""
+    sentences = []
+    for group, cell, fp32 in _slow_int8(run):
+        name = run.name(cell)
+        if fp32 is not None and fp32.p50_ms is not None and cell.p50_ms is not None:
+            took = f"{numbers.three_digits(cell.p50_ms)} ms against {numbers.three_digits(fp32.p50_ms)} ms"
+            sentences.append(f"{name} is slower than {fp32.label}: {took}.")
+        else:
+            sentences.append(f"{name} is slower than {group.reference_label}: {numbers.ratio(cell.ratio or 0.0)} its speed.")
+    return sentences
+
+
+def cells_finding(run: Run) -> str:
+    """Section 4: how many cells ran to the end, and where int8 does not pay."""
+    ran = sum(cell.ran for cell in run.cells)
+    counted = f"{ran} of {numbers.plural(len(run.cells), 'cell')} ran to the end."
+    slow = [cell for _, cell, _ in _slow_int8(run)]
+    if slow:
+        return f"{counted} int8 is slower than fp32 on {_places(run, slow)}."
+    return f"{counted} Each row is one artefact: accuracy, speed and memory come from the same run."
+
+
+def _slow_int8(run: Run) -> list[tuple[Group, CellView, CellView | None]]:
+    """Slow int8 cells, with the fp32 cell of their runtime when it is the one that is faster."""
+    found: list[tuple[Group, CellView, CellView | None]] = []
+    for group in run.groups:
+        for cell in group.candidates:
+            if cell.precision != "int8" or cell.p50_ms is None:
+                continue
+            fp32 = next((c for c in group.cells if c.precision == "fp32" and c.runtime == cell.runtime), None)
+            if fp32 and fp32.p50_ms is not None and cell.p50_ms > fp32.p50_ms * MEASURED_FASTER:
+                found.append((group, cell, fp32))
+            elif cell.slower:
+                found.append((group, cell, None))
+    return found
+
+
+def failure_finding(run: Run) -> str:
+    """Section 6: what kinds of failure there are."""
+    kinds = []
+    failed = [cell for cell in run.cells if cell.status == "failed"]
+    waived = [cell for cell in run.cells if cell.status == "waived"]
+    errors = [cell for cell in run.cells if cell.status == "error"]
+    undecided = [cell for cell in run.cells if cell.status == "undecided"]
+    for cells, verb in ((failed, "failed"), (errors, "broke"), (waived, "fails under a waiver")):
+        if cells:
+            names = numbers.in_words([run.name(cell) for cell in cells])
+            kinds.append(f"{names if len(cells) <= 3 else numbers.plural(len(cells), 'cell')} {verb}.")
+    if undecided:
+        is_are = "is" if len(undecided) == 1 else "are"
+        kinds.append(f"{numbers.plural(len(undecided), 'cell')} {is_are} undecided.")
+    return " ".join(kinds) or "Nothing failed, and nothing is undecided."
+
+
+def _precisions(cells: Sequence[CellView]) -> list[str]:
+    """The precisions that occur, most exact first."""
+    present = {cell.precision for cell in cells}
+    return [precision for precision in PRECISIONS if precision in present]
+
+
+def _places(run: Run, cells: Sequence[CellView]) -> str:
+    """``openvino for both models and onnxrt for yolov10n``."""
+    models: dict[str, list[str]] = {}
+    for cell in cells:
+        models.setdefault(cell.runtime, []).append(_model_title(run, cell))
+    if len(run.groups) == 1:
+        return numbers.in_words(list(models))
+    by_models: dict[tuple[str, ...], list[str]] = {}
+    for runtime, titles in models.items():
+        by_models.setdefault(tuple(dict.fromkeys(titles)), []).append(runtime)
+    parts = []
+    for titles, runtimes in by_models.items():
+        where = _all_models(len(titles)) if len(titles) == len(run.groups) else numbers.in_words(list(titles))
+        parts.append(f"{numbers.in_words(runtimes)} for {where}")
+    return ", and on ".join(parts)
+
+
+def _model_title(run: Run, cell: CellView) -> str:
+    return next(group.title for group in run.groups if cell in group.cells)
+
+
+def _all_models(count: int) -> str:
+    return "both models" if count == 2 else f"all {count} models"

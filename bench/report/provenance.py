@@ -1,0 +1,112 @@
+"""Section 9: what ran, from which files, on which machine. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.report import numbers
+from bench.report.answer import EXIT_WORDS, allowed_loss
+from bench.report.evidence import flat, plain
+
+if TYPE_CHECKING:
+    from bench.report.cells import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactRow:
+    """One file."""
+
+    name: str
+    sha256: str
+    source: str
+    """What it was made from, in words."""
+    source_full: str | None
+    """Its whole hash, or the whole recipe."""
+
+
+def facts_of(run: Run) -> list[tuple[str, str]]:
+    """The run head under the answer."""
+    suite, host, git = run.suite, run.suite["host"], run.suite["git"]
+    length = numbers.took(suite["started_at"], suite["finished_at"])
+    loss = ", ".join(f"{name} {text}" for name, text in allowed_loss(run))
+    cores = numbers.plural(host["cores"], "core")
+    memory = numbers.fixed(round(float(host["memory_gb"])), 0)
+    intervals = "95 %, paired over images and rounds" if run.has_intervals else "not measured by this version"
+    return [
+        ("Run", suite["run_id"]),
+        ("Started, took", numbers.stamp(suite["started_at"]) + (f", {length}" if length else "")),
+        ("Commit", _commit(git)),
+        ("Host", f"{host['name']}, {cores}, {memory} GB, {host['gpu'] or 'no GPU'}"),
+        ("Reference", _reference(run)),
+        ("Allowed AP loss, of the reference", loss or "none was judged"),
+        ("Intervals", intervals),
+        ("Exit code", f"{suite['exit_code']} ({EXIT_WORDS[suite['exit_code']]})"),
+    ]
+
+
+def protocol_of(run: Run) -> list[tuple[str, str]]:
+    """Every setting that a number depends on, as the run recorded it."""
+    return [(_label(name), _value(value)) for name, value in run.suite["protocol"].items()]
+
+
+def host_of(run: Run) -> list[tuple[str, str]]:
+    """Machine and versions."""
+    host = run.suite["host"]
+    versions = ", ".join(f"{name} {version}" for name, version in host["versions"].items())
+    memory = numbers.fixed(float(host["memory_gb"]), 1)
+    known = {"name", "cpu", "cores", "memory_gb", "gpu", "os", "python", "versions"}
+    return [
+        ("Host", f"{host['name']}, {host['cpu']}, {numbers.plural(host['cores'], 'core')}, {memory} GB"),
+        ("GPU", host["gpu"] or "none"),
+        ("System", f"{host['os']}, Python {host['python']}"),
+        ("Versions", versions or "none recorded"),
+        ("File", run.suite["schema"]),
+        *((_label(name), _value(value)) for name, value in host.items() if name not in known),
+    ]
+
+
+def artifacts_of(run: Run) -> list[ArtifactRow]:
+    """Each file once, in reading order, with what it was made from."""
+    names: dict[str, str] = {}
+    records: dict[str, Any] = {}
+    for cell in run.cells:
+        artifact = cell.raw["artifact"]
+        if artifact and artifact["sha256"] not in names:
+            # One weights file serves every precision of torch; a graph belongs to one.
+            precision = "" if artifact["kind"] == "weights" else f" {cell.precision}"
+            names[artifact["sha256"]] = f"{cell.model}{precision} {artifact['kind']}"
+            records[artifact["sha256"]] = artifact
+    rows = []
+    for digest, artifact in records.items():
+        parent = artifact["made_from"]
+        parts = [names.get(parent) or numbers.short_hash(parent)] if parent else []
+        recipe = flat(artifact["recipe"])
+        parts += [line.replace(": ", " ") for line in recipe[:3] if len(line) <= 48]
+        full = "; ".join([*([parent] if parent else []), *recipe])
+        source = ", ".join(parts) or "given"
+        rows.append(ArtifactRow(name=names[digest], sha256=digest, source=source, source_full=full or None))
+    return rows
+
+
+def _commit(git: Any) -> str:
+    if git is None:
+        return "not in a repository"
+    branch = f" on {git['branch']}" if git["branch"] else ""
+    return f"{git['commit'][:7]}{branch}, {'changed tree' if git['dirty'] else 'clean tree'}"
+
+
+def _reference(run: Run) -> str:
+    asked = run.suite["reference"]["asked"].split(":")
+    return f"{asked[0]} {asked[1]} on {asked[2]}" if len(asked) == 3 else run.suite["reference"]["asked"]
+
+
+def _label(name: str) -> str:
+    text = str(name).replace("_", " ")
+    return text[:1].upper() + text[1:]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, (dict, list)):
+        return "; ".join(line.replace(": ", " ") for line in flat(value)) or "none"
+    return plain(value)

@@ -1,0 +1,148 @@
+"""AP difference against speed, one panel per model: what is drawn, independent of how."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.report import numbers
+from bench.report.cells import BACKEND_ORDER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.report.cells import CellView, Group, Run
+
+MARKERS = ("o", "s", "^", "D", "v", "p", "h", "P")
+"""Backend is shape, in the order of ``marker_of``."""
+MAX_LABELLED = 12
+"""Above this many points labels become numbers with a key."""
+FILLS = {"fp64": "none", "fp32": "none", "tf32": "none", "fp16": "left", "bf16": "left", "int8": "full"}
+"""Precision is fill: hollow, half, solid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One candidate in the panel."""
+
+    anchor: str
+    label: str
+    """``onnxrt int8, failed``; the number of the key in a crowded panel is added by the drawer."""
+    ratio: float
+    delta: float
+    ratio_ci95: tuple[float, float] | None
+    delta_ci95: tuple[float, float] | None
+    marker: str
+    fill: str
+    word: str
+    """Status, or ``open`` where nothing was judged: the colour."""
+    same: bool
+    below: bool
+    """True when the point lies below the drawn range and stands on its lower edge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """Everything that one figure shows."""
+
+    title: str
+    note: str
+    points: tuple[Point, ...]
+    absent: int
+    """Candidates that ran or failed without both numbers."""
+    margins: tuple[tuple[str, float], ...]
+    """``(precision names, allowed loss)``, largest last."""
+    front: tuple[tuple[float, float], ...]
+    """(ratio, delta) of the cells that are the same and beaten by none, slow to fast."""
+    delta_range: tuple[float, float]
+    ratio_range: tuple[float, float]
+    axis: str
+
+    @property
+    def numbered(self) -> bool:
+        """True when labels are numbers and a key lists them."""
+        return len(self.points) > MAX_LABELLED
+
+
+def marker_of(run: Run) -> dict[str, str]:
+    """Backend -> marker: the house's backends keep theirs, others take the next free ones by name."""
+    others = sorted({cell.backend for cell in run.cells} - set(BACKEND_ORDER))
+    names = [*BACKEND_ORDER, *others]
+    return {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(names)}
+
+
+def panel_of(group: Group, run: Run) -> Panel:
+    """Collect what is drawn for one model; cells without both numbers are counted, not drawn."""
+    drawable = [c for c in group.candidates if _finite(c.ratio) and _finite(c.delta)]
+    margins = _margins(group)
+    low, high = _delta_range(drawable, [margin for _, margin in margins])
+    ratios = [1.0, *(end for c in drawable for end in (c.ratio or 1.0, *(c.ratio_ci95 or ())))]
+    pad = max((max(ratios) - min(ratios)) * 0.12, 0.08)  # twice on the right, where labels start
+    marker = marker_of(run)
+    points = []
+    for cell in drawable:
+        ratio, delta = cell.ratio or 0.0, cell.delta or 0.0
+        below = delta < low
+        suffix = "" if cell.same else ", not judged" if cell.open_question and not run.has_intervals else f", {cell.word}"
+        edge = f", {numbers.delta(delta)} \N{DOWNWARDS ARROW}" if below else ""
+        points.append(Point(
+            anchor=cell.anchor, label=f"{cell.label}{suffix}{edge}", ratio=ratio, delta=max(delta, low),
+            ratio_ci95=cell.ratio_ci95, delta_ci95=cell.delta_ci95, marker=marker[cell.backend],
+            fill=FILLS.get(cell.precision, "full"), word="undecided" if cell.open_question else cell.word,
+            same=cell.same, below=below,
+        ))  # fmt: skip
+    return Panel(
+        title=f"{group.model} on {group.fixtures}",
+        note=_note(group, drawable),
+        points=tuple(points),
+        absent=len(group.candidates) - len(drawable),
+        margins=margins,
+        front=_front([c for c in drawable if c.same]),
+        delta_range=(low, high),
+        ratio_range=(max(min(ratios) - pad, 0.0), max(ratios) + 2 * pad),
+        axis=f"Speed, relative to {group.reference_label}",
+    )
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _margins(group: Group) -> tuple[tuple[str, float], ...]:
+    """One line per distinct margin that belongs to a precision below fp32; fp32's is too thin to draw."""
+    found: dict[float, list[str]] = {}
+    for cell in group.candidates:
+        if cell.margin is not None and math.isfinite(cell.margin) and FILLS.get(cell.precision) != "none":
+            names = found.setdefault(round(cell.margin, 6), [])
+            if cell.precision not in names:
+                names.append(cell.precision)
+    return tuple((numbers.in_words(sorted(names)), margin) for margin, names in sorted(found.items()))
+
+
+def _delta_range(cells: Sequence[CellView], margins: Sequence[float]) -> tuple[float, float]:
+    """Room for the margins and for what lies near them; an outlier beyond six margins does not flatten the rest."""
+    margin = max(margins, default=0.0) or max((c.margin or 0.0 for c in cells), default=0.0) or 0.001
+    ends = [end for c in cells for end in (c.delta or 0.0, *(c.delta_ci95 or ()))]
+    near = [end for end in ends if -6 * margin <= end <= 6 * margin]
+    low, high = min([-1.5 * margin, *near]), max([0.6 * margin, *near])
+    pad = (high - low) * 0.12
+    return low - pad, high + pad
+
+
+def _front(cells: Sequence[CellView]) -> tuple[tuple[float, float], ...]:
+    """Pareto front over the reference (1, 0) and the cells that are the same."""
+    pool = [(1.0, 0.0), *((c.ratio or 0.0, c.delta or 0.0) for c in cells)]
+    kept = [p for p in pool if not any(q[0] >= p[0] and q[1] >= p[1] and q != p for q in pool)]
+    return tuple(sorted(set(kept)))
+
+
+def _note(group: Group, drawn: Sequence[CellView]) -> str:
+    """``ΔAP from AP 0.7118. Only onnxrt int8 failed.``."""
+    start = f"ΔAP from AP {numbers.fixed(group.reference.ap, 4)}." if group.reference and group.reference.ap is not None else ""
+    failed = [c.label for c in drawn if c.status in ("failed", "waived")]
+    if not drawn:
+        return start
+    if failed:
+        return f"{start} {'Only ' if len(failed) == 1 else ''}{numbers.in_words(failed)} failed.".strip()
+    return f"{start} No cell drawn here failed.".strip()

@@ -1,0 +1,227 @@
+"""The verdict matrix and the big table: what stands in each box and row, already in words. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.report import numbers
+from bench.report.answer import NO_INTERVAL, best, sentence_of
+from bench.report.cells import backend_rank
+from bench.types import PRECISIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.report.cells import CellView, Group, Run
+
+BAR_WIDTH, BAR_HEIGHT = 142.0, 15.0
+_BAR_LOW, _BAR_HIGH = -3.6, 1.9
+"""Drawn range of the AP bar, in units of the cell's own margin: one picture serves 0.1 % and 1 %."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """One box of the verdict matrix."""
+
+    cell: CellView
+    delta: str | None
+    """``−0.0005``; the reference shows its AP."""
+    speed: str | None
+    """``1.21×``, ``emulated``."""
+    doubt: bool
+    """True when an interval exists and does not decide the speed."""
+    note: str | None
+    """Why it failed or did not run, at most 22 characters."""
+    fastest: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matrix:
+    """Models x (runtime, precision)."""
+
+    heads: tuple[tuple[str, int], ...]
+    """Runtime and how many columns it spans."""
+    columns: tuple[str, ...]
+    """Precision per column."""
+    rows: tuple[tuple[Group, tuple[Box | None, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """AP difference in units of the cell's margin, in pixels of the bar."""
+
+    band: tuple[float, float]
+    zero: float
+    dot: float
+    ends: tuple[float, float] | None
+    clipped: bool
+    """True when the dot lies beyond the drawn range and stands on its edge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of the big table; ``None`` is drawn as a dash and sorted last."""
+
+    cell: CellView
+    why: str | None
+    """Reason of a row without measurements."""
+    ap: str | None
+    delta: str | None
+    delta_note: str | None
+    bar: Bar | None
+    latency: tuple[str | None, ...]
+    """p50, p90 and p99 in ms, as many as the table has columns."""
+    fps: str | None
+    ratio: str | None
+    ratio_note: str | None
+    memory: str | None
+    startup: str | None
+    startup_s: float | None
+    file: str | None
+    ran: str
+    """Precision that ran, ``none`` when nothing did."""
+    precision_note: str | None
+    mismatch: bool
+
+
+def matrix_of(run: Run) -> Matrix:
+    """Build the matrix; a combination that a model does not have is an empty place."""
+    keys = sorted({_column(cell) for cell in run.cells})
+    heads: list[tuple[str, int]] = []
+    for _, runtime, _, _ in keys:
+        if heads and heads[-1][0] == runtime:
+            heads[-1] = (runtime, heads[-1][1] + 1)
+        else:
+            heads.append((runtime, 1))
+    rows = []
+    for group in run.groups:
+        fastest = best(group).cell
+        places = {_column(cell): _box(cell, cell is fastest) for cell in group.cells}
+        rows.append((group, tuple(places.get(key) for key in keys)))
+    columns = tuple(PRECISIONS[rank] + (f" b{batch}" if batch else "") for _, _, rank, batch in keys)
+    return Matrix(heads=tuple(heads), columns=columns, rows=tuple(rows))
+
+
+def _column(cell: CellView) -> tuple[tuple[int, str], str, int, int]:
+    batch = cell.raw["cell"]["batch"] if cell.label.endswith(f" b{cell.raw['cell']['batch']}") else 0
+    return backend_rank(cell.backend), cell.runtime, PRECISIONS.index(cell.precision), batch
+
+
+def _box(cell: CellView, fastest: bool) -> Box:
+    delta = speed = None
+    if cell.role == "reference":
+        delta = None if cell.ap is None else numbers.fixed(cell.ap, 4)
+        speed = f"1{numbers.TIMES}" if cell.ran else None
+    elif cell.ran:
+        delta = None if cell.delta is None else numbers.delta(cell.delta)
+        speed = "emulated" if cell.emulated else None if cell.ratio is None else numbers.ratio(cell.ratio)
+    note = cell.raw["reason_short"] or (short_reason(cell.reason) if cell.word not in ("passed", "reference") else None)
+    if not note and cell.open_question:
+        note = "not judged"
+    return Box(cell=cell, delta=delta, speed=speed, doubt=cell.speed_verdict == "undecided", note=note, fastest=fastest)
+
+
+def short_reason(reason: str | None) -> str | None:
+    """The first words of a reason, at most 22 characters."""
+    if not reason:
+        return None
+    if len(reason) <= 22:
+        return reason.rstrip(".")
+    kept = reason[:22].rsplit(" ", 1)[0].rstrip(" ,.:;")
+    return f"{kept[:21]}{numbers.ELLIPSIS}"
+
+
+def percentiles_of(run: Run) -> tuple[str, ...]:
+    """The latency columns that have a value somewhere: p50 always, p90 and p99 only with enough samples."""
+    kept = ["p50"]
+    for name in ("p90", "p99"):
+        if any(not c.emulated and (c.raw["speed"] or {}).get("latency_ms", {}).get(name) is not None for c in run.cells):
+            kept.append(name)
+    return tuple(kept)
+
+
+def rows_of(group: Group, run: Run, percentiles: Sequence[str]) -> list[Row]:
+    """The rows of one model."""
+    return [_row(cell, run, percentiles) for cell in group.cells]
+
+
+def _row(cell: CellView, run: Run, percentiles: Sequence[str]) -> Row:
+    raw = cell.raw
+    speed = None if cell.emulated else raw["speed"]
+    latency = tuple(_three((speed or {}).get("latency_ms", {}).get(name)) for name in percentiles)
+    startup, startup_s = _startup(raw["startup"])
+    requested, observed = cell.precision, cell.observed
+    return Row(
+        cell=cell,
+        why=None if cell.ran else sentence_of(cell),
+        ap=None if cell.ap is None else numbers.fixed(cell.ap, 4),
+        delta=None if cell.delta is None or cell.role == "reference" else numbers.delta(cell.delta),
+        delta_note=_delta_note(cell, run),
+        bar=_bar(cell),
+        latency=latency,
+        fps=_three(speed["fps"]) if speed else None,
+        ratio=_ratio(cell),
+        ratio_note=_ratio_note(cell),
+        memory=_three((raw["memory"] or {}).get("peak_rss_mb")),
+        startup=startup,
+        startup_s=startup_s,
+        file=numbers.megabytes(raw["artifact"]["bytes"] / 1e6) if raw["artifact"] else None,
+        ran=observed or "none",
+        precision_note="emulated" if cell.emulated else None,
+        mismatch=observed is not None and observed != requested and not cell.emulated,
+    )
+
+
+def _three(value: Any) -> str | None:
+    return None if value is None else numbers.three_digits(float(value))
+
+
+def _delta_note(cell: CellView, run: Run) -> str | None:
+    if cell.delta is None or cell.role == "reference":
+        return None
+    if cell.delta_ci95:
+        return numbers.interval(cell.delta_ci95, 4, sign=True)
+    if cell.accuracy_verdict == "not judged":
+        return "shown, not judged"
+    return NO_INTERVAL if run.has_intervals else None
+
+
+def _ratio(cell: CellView) -> str | None:
+    if cell.role == "reference":
+        return "1" if cell.raw["speed"] else None
+    return None if cell.ratio is None else numbers.fixed(cell.ratio, 2)
+
+
+def _ratio_note(cell: CellView) -> str | None:
+    """Word under the ratio; ``emulated`` and verdicts only, so that an unjudged ratio claims nothing."""
+    if cell.emulated:
+        return "emulated"
+    return cell.speed_verdict if cell.speed_verdict in ("faster", "slower", "same", "undecided") else None
+
+
+def _startup(startup: Any) -> tuple[str | None, float | None]:
+    """``0.24 + 0.06``: load and first inference, seconds."""
+    if not startup or startup.get("load_s") is None:
+        return None, None
+    load = float(startup["load_s"])
+    if startup.get("first_inference_ms") is None:
+        return numbers.fixed(load, 2), load
+    first = float(startup["first_inference_ms"]) / 1000
+    return f"{numbers.fixed(load, 2)} + {numbers.fixed(first, 2)}", load + first
+
+
+def _bar(cell: CellView) -> Bar | None:
+    """None for the reference and for what is not finite or has no margin."""
+    if cell.role == "reference" or cell.delta is None or not cell.margin or not math.isfinite(cell.delta):
+        return None
+    margin = cell.margin
+
+    def place(value: float) -> float:
+        share = (min(max(value / margin, _BAR_LOW), _BAR_HIGH) - _BAR_LOW) / (_BAR_HIGH - _BAR_LOW)
+        return round(4 + share * (BAR_WIDTH - 8), 1)
+
+    clipped = not _BAR_LOW <= cell.delta / margin <= _BAR_HIGH
+    ends = (place(cell.delta_ci95[0]), place(cell.delta_ci95[1])) if cell.delta_ci95 else None
+    return Bar(band=(place(-margin), place(margin)), zero=place(0), dot=place(cell.delta), ends=ends, clipped=clipped)

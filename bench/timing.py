@@ -1,0 +1,99 @@
+"""The only clock, latency statistics, and interleaved rounds.
+
+Rounds: in each round every lane runs a few steps in shuffled order, one lane active at a time; the ratio of two cells
+is the median over rounds of the log ratio of their round medians, so that slow drift of the host cancels
+(reference: experiments, A/A timing; asv's interleaving).
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+clock = time.perf_counter
+"""Seconds, monotonic. Everything that is timed in the harness reads this."""
+
+STEPS_PER_ROUND = 5
+MIN_ROUNDS = 20
+MAX_SAMPLES_KEPT = 100
+# Smallest n with binom.cdf(1, n, 1 - p) <= 0.01: one sample may lie above the bound (MLPerf's rule with one failure).
+SAMPLES_FOR_P90 = 64
+SAMPLES_FOR_P99 = 662
+SAME_BAND = 0.03
+"""Ratios within 1 +- this band are the same speed."""
+
+
+def time_steps(step: Callable[[], None], count: int) -> list[float]:
+    """Run ``step`` ``count`` times with the garbage collector off; milliseconds of each run."""
+    samples_ms = []
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        for _ in range(count):
+            start = clock()
+            step()
+            samples_ms.append((clock() - start) * 1000.0)
+    finally:
+        if was_on:
+            gc.enable()
+    return samples_ms
+
+
+def latency_stats(samples_ms: Sequence[float]) -> dict[str, float | None]:
+    """p50, p90, p99 and mean in milliseconds; a percentile without enough samples for its bound is None."""
+    values = np.asarray(samples_ms, np.float64)
+    return {
+        "p50": float(np.percentile(values, 50)),
+        "p90": float(np.percentile(values, 90)) if values.size >= SAMPLES_FOR_P90 else None,
+        "p99": float(np.percentile(values, 99)) if values.size >= SAMPLES_FOR_P99 else None,
+        "mean": float(values.mean()),
+    }
+
+
+def speed_ratio(
+    reference_rounds_ms: Sequence[Sequence[float]], candidate_rounds_ms: Sequence[Sequence[float]]
+) -> float:
+    """The exponential of the median over rounds of log(reference median / candidate median).
+
+    Above 1 the candidate is faster.
+    """
+    logs = [
+        math.log(float(np.median(a)) / float(np.median(b)))
+        for a, b in zip(reference_rounds_ms, candidate_rounds_ms, strict=True)
+    ]
+    return float(math.exp(float(np.median(logs))))
+
+
+def run_rounds(
+    timers: Mapping[str, Callable[[int], list[float]]],
+    *,
+    rounds: int,
+    seed: int,
+    go_on: Callable[[int], bool] = lambda done: True,
+) -> Iterator[dict[str, Any]]:
+    """Yield one ``{order, samples_ms}`` per round; ``timers`` maps a cell id to "run n steps, return milliseconds".
+
+    Args:
+        timers: one entry per lane; called one at a time.
+        rounds: upper bound.
+        seed: of the shuffles.
+        go_on: asked before each round with the number of finished rounds.
+    """
+    generator = np.random.default_rng(seed)
+    names = sorted(timers)
+    for done in range(rounds):
+        if not go_on(done):
+            return
+        order = [names[i] for i in generator.permutation(len(names))]
+        samples = {}
+        for name in order:
+            timers[name](1)  # the first step after another lane finds cold caches; it is not a sample
+            samples[name] = timers[name](STEPS_PER_ROUND)
+        yield {"order": order, "samples_ms": samples}

@@ -1,0 +1,229 @@
+"""What runs inside a lane: ``python -m bench.worker FD`` answers commands until it is told to close.
+
+Commands that ask: ``probe``. That make artefacts: ``export``, ``convert``, ``inspect``. That own a runtime: ``load``,
+``sample``, ``predict``, ``record``, ``bind``, ``time``, ``peak``. And ``train``, ``close``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import faulthandler
+import resource
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.artifacts import Made, Store
+from bench.errors import BenchError, ContractError, Unavailable, Unsupported
+from bench.timing import clock, time_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from bench.types import Adapter, Artifact, Cell, Evidence, Runner, Sample
+
+
+class Worker:
+    """State of one lane: an adapter, and a runner once something is loaded."""
+
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        self._progress = progress
+        self._adapter: Adapter | None = None
+        self._runner: Runner | None = None
+        self._step: Callable[[], None] | None = None
+
+    def probe(self, *, backend: str, pairs: Sequence[tuple[str, str]]) -> tuple[str, dict[tuple[str, str], Any]]:
+        """Version of a backend, and (device, precision) -> (mode, "") or (exception name, reason)."""
+        from bench.registry import load_backend
+
+        runtime = load_backend(backend)
+        answers: dict[tuple[str, str], tuple[str, str]] = {}
+        version = ""
+        for device, precision in pairs:
+            try:
+                answers[(device, precision)] = (runtime.require(device, precision), "")
+                version = version or runtime.version()
+            except (Unavailable, Unsupported) as error:
+                answers[(device, precision)] = (type(error).__name__, str(error))
+        return version, answers
+
+    def export(self, *, adapter: str, weights: Path, out: Path, opset: int) -> Made:
+        """Export fp32 ONNX through the adapter, check its names, load it and run it once."""
+        from bench.precision import gate, onnxfile
+        from bench.registry import load_adapter
+
+        model = load_adapter(adapter)
+        recipe = model.export(weights, out, opset=opset)
+        inputs, outputs = onnxfile.check_against(model.spec, out)
+        gate.accept(out, example_feeds(inputs))
+        return Made(inputs=inputs, outputs=outputs, recipe=recipe)
+
+    def convert(
+        self,
+        *,
+        adapter: str,
+        precision: str,
+        source: Path,
+        out: Path,
+        calibration: Sequence[Sample],
+        calibration_name: str,
+    ) -> Made:
+        """Convert an fp32 ONNX file to ``precision``; int8 calibrates on the given images."""
+        from bench import precision as conversion
+        from bench.passes import prepare
+        from bench.precision import gate, onnxfile
+        from bench.registry import load_adapter
+
+        model = load_adapter(adapter)
+
+        def feeds() -> Any:
+            for index, sample in enumerate(calibration):
+                self._progress(index, len(calibration))
+                yield prepare(model, sample)[0]
+
+        recipe = dict(conversion.make(precision, source, out, feeds=feeds(), float_nodes=model.spec.float_nodes))
+        if calibration:
+            recipe["calibration_set"] = calibration_name
+        inputs, outputs = onnxfile.check_against(model.spec, out)
+        gate.accept(out, example_feeds(inputs))
+        return Made(inputs=inputs, outputs=outputs, recipe=recipe)
+
+    def inspect(self, *, adapter: str, path: Path) -> Made:
+        """Check a given ONNX file against the model's spec."""
+        from bench.precision import onnxfile
+        from bench.registry import load_adapter
+
+        inputs, outputs = onnxfile.check_against(load_adapter(adapter).spec, path)
+        return Made(inputs=inputs, outputs=outputs, recipe={"tool": "given"})
+
+    def load(
+        self,
+        *,
+        adapter: str,
+        backend: str,
+        cell: Cell,
+        artifact: Artifact,
+        weights: Path | None,
+        seed: int,
+        threads: int,
+    ) -> dict[str, Any]:
+        """Open the runtime, attest it and run one inference on zeros; times in seconds and milliseconds."""
+        import cv2
+
+        from bench.registry import load_adapter, load_backend
+
+        cv2.setNumThreads(1)  # decoding shares the machine with the runtime that is being measured
+        self._adapter = load_adapter(adapter)
+        model, runtime = self._adapter, load_backend(backend)
+        if artifact.kind == "weights":
+            artifact = dataclasses.replace(artifact, build=lambda: model.build(weights, seed))
+        start = clock()
+        artifact = runtime.prepare(artifact, cell, Store())
+        self._runner = runtime.open(artifact, cell, threads=threads)
+        load_s = clock() - start
+        feeds = example_feeds(self._runner.inputs, batch=cell.batch)
+        start = clock()
+        self._runner.run(feeds)
+        first_ms = (clock() - start) * 1000.0
+        evidence: Evidence = self._runner.attest()
+        return {"load_s": load_s, "first_inference_ms": first_ms, "evidence": evidence, "version": runtime.version()}
+
+    def sample(self, *, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+        """Raw outputs of a few images, one dictionary per image."""
+        from bench.passes import prepare
+
+        runner, adapter = self._opened()
+        return [runner.run(prepare(adapter, s)[0]) for s in samples]
+
+    def predict(self, *, samples: Sequence[Sample], batch: int) -> Any:
+        """The accuracy pass; see ``bench.passes.accuracy_pass``."""
+        from bench.passes import accuracy_pass
+
+        runner, adapter = self._opened()
+        return accuracy_pass(runner, adapter, samples, batch=batch, progress=self._progress)
+
+    def record(self, *, samples: Sequence[Sample], out: Path) -> int:
+        """Write raw outputs keyed by the hash of the preprocessed tensor, for the recorded backend."""
+        from bench.backends.recorded import record
+        from bench.passes import prepare
+
+        runner, adapter = self._opened()
+        for index, item in enumerate(samples):
+            feeds = prepare(adapter, item)[0]
+            record(out, feeds, runner.run(feeds))
+            self._progress(index + 1, len(samples))
+        return len(samples)
+
+    def bind(self, *, sample: Sample, batch: int, warmup: int) -> None:
+        """Make one image resident ``batch`` times and warm up."""
+        from bench.passes import prepare, stack
+
+        runner, adapter = self._opened()
+        feeds = prepare(adapter, sample)[0]
+        self._step = runner.bind(stack([feeds] * batch))
+        time_steps(self._step, warmup)
+
+    def time(self, *, steps: int) -> list[float]:
+        """Milliseconds of each of ``steps`` runs on the bound input."""
+        if self._step is None:
+            raise ContractError("time before bind")
+        return time_steps(self._step, steps)
+
+    def train(self, *, adapter: str, config: Mapping[str, Any], out: Path) -> Path:
+        """Train through the adapter."""
+        from bench.registry import load_adapter
+
+        return load_adapter(adapter).train(config, out)
+
+    def peak(self) -> float:
+        """Peak resident memory of this process in MB."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+
+    def close(self) -> None:
+        """Release the runtime."""
+        self._step = None
+        if self._runner is not None:
+            self._runner.close()
+
+    def _opened(self) -> tuple[Runner, Adapter]:
+        if self._runner is None or self._adapter is None:
+            raise ContractError("the lane has nothing loaded")
+        return self._runner, self._adapter
+
+
+def example_feeds(inputs: Sequence[Any], *, batch: int = 1) -> dict[str, Any]:
+    """Zeros for every input; symbolic axes become ``batch``."""
+    import numpy as np
+
+    return {t.name: np.zeros([d if isinstance(d, int) else batch for d in t.shape], t.dtype) for t in inputs}
+
+
+def serve(connection: Connection) -> None:
+    """Answer commands until ``close`` or until the parent is gone."""
+    worker = Worker(lambda done, total: connection.send(("progress", (done, total))))
+    while True:
+        try:
+            command, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            result = getattr(worker, command)(**arguments)
+        except BenchError as error:
+            traceback.print_exc()
+            connection.send((type(error).__name__, str(error)))
+        except MemoryError as error:
+            connection.send(("LaneError", f"Ran out of memory in {command}: MemoryError {error}".strip()))
+        except Exception as error:  # noqa: BLE001 - foreign: becomes the cell's error, by name; traceback in the log
+            traceback.print_exc()
+            connection.send((type(error).__name__, str(error)))
+        else:
+            connection.send(("result", result))
+        if command == "close":
+            return
+
+
+if __name__ == "__main__":
+    faulthandler.enable()
+    serve(Connection(int(sys.argv[1])))

@@ -1,0 +1,1 @@
+"""The options of the suites come from the plugin, which the installed package registers by entry point."""
