@@ -4,9 +4,9 @@ Missing and extra boxes both count. A box may differ for a reason that lies in t
 the model; such explained flips are counted apart and need evidence:
 
 * score floor: the partner exists in the other list, just on the other side of the floor;
-* emission floor, detection cut: the box's score is within the tolerance of the lowest score that list could hold;
+* a limit of the list: the box's score is that of the model's own floor, or of the last detection that a full list holds;
 * class tie: the partner is the same box with the same score under another class. A shifted class table looks the same
-  on every box, so ties explain at most one box in a hundred; beyond that none is explained.
+  on every box, so ties explain at most one pair in a hundred; beyond that none is explained.
 """
 
 from __future__ import annotations
@@ -16,32 +16,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.errors import ContractError
-from bench.geometry import box_iou
+from bench.matching_pairs import MatchRules, Side, overlap, pair, pair_left
 from bench.results import ParityResult
+from bench.types import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.types import Array, Prediction
+    from bench.types import Array
 
 _LARGEST_TIE_SHARE = 0.01
 _MOVED_IOU = 0.5
 """Two boxes of one class that overlap less are two boxes, not one that moved."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MatchRules:
-    """What counts as the same box."""
-
-    score_floor: float = 0.05
-    """Boxes below are compared only as partners of boxes above."""
-    min_iou: float = 0.99
-    max_score_difference: float = 1e-3
-    max_detections: int | None = None
-    """Cut of the model's list; None when it has none."""
-    emission_floor: float = 0.0
-    """The model's own score floor: lists hold nothing below."""
+_BROKEN = 10.0
+"""Badness of a non-finite row or an absent list: above that of any honest difference."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +50,7 @@ class ImageDifference:
     absent: str | None = None
     """``reference`` or ``candidate`` when that side has no result for the image at all."""
     badness: float = 0.0
-    """For sorting: the scores of missing and extra boxes, how far boxes moved, 10 per non-finite row or absent list."""
+    """For sorting: scores of missing and extra boxes, how far boxes moved, 10 per non-finite row or absent list."""
 
     @property
     def unexplained(self) -> int:
@@ -71,20 +59,25 @@ class ImageDifference:
 
     @property
     def kind(self) -> str:
-        """For example ``3 missing, 2 extra``."""
+        """For example ``3 missing, 2 extra``; empty when nothing differs."""
         parts = [f"{getattr(self, n)} {n}" for n in ("missing", "extra", "moved", "explained") if getattr(self, n)]
-        parts += [f"{self.nonfinite} not finite"] if self.nonfinite else []
-        return ", ".join(parts + ([f"no {self.absent} result"] if self.absent else []))
+        if self.nonfinite:
+            parts.append(f"{self.nonfinite} not finite")
+        if self.absent:
+            parts.append(f"no {self.absent} result")
+        return ", ".join(parts)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Image:
-    """One compared image: the difference, and what its sentence needs."""
+    """One compared image: the difference, and what the sentence about all of them needs."""
 
     difference: ImageDifference
     matched: int = 0
+    """Pairs of two boxes above the floor."""
     ties: int = 0
-    tie_score: float = 0.0
+    """Possible class ties, not counted in the difference yet."""
+    tie_badness: float = 0.0
     score_gap: float = 0.0
     """Largest score difference of a pair."""
     worst: str | None = None
@@ -129,14 +122,14 @@ def compare_predictions(
         max_detections=max_detections,
         emission_floor=emission_floor,
     )
-    images = [
-        _compare_image(image_id, reference.get(image_id), candidate.get(image_id), rules, class_names)
-        for image_id in sorted(set(reference) | set(candidate))
-    ]
+    images = []
+    for image_id in sorted(set(reference) | set(candidate)):
+        sides = reference.get(image_id), candidate.get(image_id)
+        images.append(_compare_image(image_id, *sides, rules, class_names))
     images = _settle_ties(images)
     changed = sorted(
         (image for image in images if image.difference.kind),
-        key=lambda image: (-image.difference.badness, image.difference.image_id),
+        key=lambda image: (image.difference.unexplained == 0, -image.difference.badness, image.difference.image_id),
     )
     return _result(images, changed, gate, rules), tuple(image.difference for image in changed)
 
@@ -144,53 +137,156 @@ def compare_predictions(
 def _compare_image(
     image_id: int, reference: Prediction | None, candidate: Prediction | None, rules: MatchRules, names: Sequence[str]
 ) -> _Image:
-    empty = _Side.empty()
-    ref = empty if reference is None else _Side.of(reference, rules, f"reference, image {image_id}")
-    cand = empty if candidate is None else _Side.of(candidate, rules, f"candidate, image {image_id}")
+    nothing = Prediction(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+    ref = Side.of(reference or nothing, rules, f"reference, image {image_id}")
+    cand = Side.of(candidate or nothing, rules, f"candidate, image {image_id}")
     absent = "reference" if reference is None else "candidate" if candidate is None else None
-    image = _Image(difference=ImageDifference(image_id=image_id, absent=absent, nonfinite=ref.nonfinite + cand.nonfinite))
-    if ref.nonfinite or cand.nonfinite:
-        image.worst = f"image {image_id}: {ref.nonfinite + cand.nonfinite} rows are not finite"
-    elif absent:
-        image.worst = f"image {image_id}: the {absent} has no result"
-    badness = 10.0 * (ref.nonfinite + cand.nonfinite + (absent is not None))
-    if ref.same_as(cand):
-        image.matched = int(ref.required.sum())
-        image.difference = replace(image.difference, badness=badness)
-        return image
-    iou = box_iou(ref.boxes, cand.boxes)
+    nonfinite = ref.nonfinite + cand.nonfinite
+    difference = ImageDifference(
+        image_id=image_id, absent=absent, nonfinite=nonfinite, badness=_BROKEN * (nonfinite + (absent is not None))
+    )
+    worst = f"{nonfinite} rows are not finite" if nonfinite else f"the {absent} has no result" if absent else None
+    if ref.equals(cand):
+        return _Image(difference=difference, matched=int(np.count_nonzero(ref.required)), worst=worst)
+    return _match(_Image(difference=difference, worst=worst), ref, cand, rules, names)
+
+
+def _match(image: _Image, ref: Side, cand: Side, rules: MatchRules, names: Sequence[str]) -> _Image:
+    """Pair equal boxes, then boxes that moved, then class ties; what is left is explained, missing or extra."""
+    iou = overlap(ref, cand)
     gap = np.abs(ref.scores[:, None] - cand.scores[None])
-    same = ref.labels[:, None] == cand.labels[None]
-    close = (iou >= rules.min_iou) & (gap <= rules.max_score_difference)
-    rows, columns = _pair_equal(close & same, iou, ref.required, cand.required)
-    both = ref.required[rows] & cand.required[columns]
-    image.matched = int(both.sum())
-    image.score_gap = float(gap[rows, columns].max(initial=0.0))
-    explained = len(rows) - image.matched
+    same_class = ref.labels[:, None] == cand.labels[None]
+    equal = (iou >= rules.min_iou) & (gap <= rules.max_score_difference)
 
-    left_r, left_c = _without(ref.required, rows), _without(cand.required, columns)
-    at_limit_r = cand.near_limit(ref.scores, rules)
-    at_limit_c = ref.near_limit(cand.scores, rules)
-    moved_r, moved_c = _pair_best(iou * (same & (iou >= _MOVED_IOU)), left_r, left_c)
-    left_r, left_c = _without_these(left_r, moved_r), _without_these(left_c, moved_c)
-    tied_r, tied_c = _pair_best(iou * (close & ~same), left_r, left_c)
-    left_r, left_c = _without_these(left_r, tied_r), _without_these(left_c, tied_c)
-    explained += int(at_limit_r[left_r].sum() + at_limit_c[left_c].sum())
-    missing, extra = left_r[~at_limit_r[left_r]], left_c[~at_limit_c[left_c]]
+    rows, columns = pair(equal & same_class, iou, ref.required, cand.required)
+    matched = int(np.count_nonzero(ref.required[rows] & cand.required[columns]))
+    left_r, left_c = _left(ref.required, rows), _left(cand.required, columns)
+    moved_r, moved_c, left_r, left_c = pair_left(same_class & (iou >= _MOVED_IOU), iou, left_r, left_c)
+    tied_r, tied_c, left_r, left_c = pair_left(equal & ~same_class, iou, left_r, left_c)
+    lacking_r, lacking_c = cand.may_lack(ref.scores[left_r], rules), ref.may_lack(cand.scores[left_c], rules)
+    missing, extra = left_r[~lacking_r], left_c[~lacking_c]
 
-    if len(moved_r):
-        image.score_gap = max(image.score_gap, float(gap[moved_r, moved_c].max()))
-    image.ties = len(tied_r)
-    image.tie_score = float(ref.scores[tied_r].sum() + cand.scores[tied_c].sum())
-    badness += float(ref.scores[missing].sum() + cand.scores[extra].sum())
-    badness += float(((1 - iou[moved_r, moved_c]) * ref.scores[moved_r] + gap[moved_r, moved_c]).sum())
-    image.difference = replace(
+    strayed = (1 - iou[moved_r, moved_c]) * ref.scores[moved_r] + gap[moved_r, moved_c]
+    alone = float(ref.scores[missing].sum() + cand.scores[extra].sum())
+    difference = replace(
         image.difference,
         missing=len(missing),
         extra=len(extra),
         moved=len(moved_r),
-        explained=explained,
-        badness=badness,
+        explained=len(rows) - matched + int(lacking_r.sum() + lacking_c.sum()),
+        badness=image.difference.badness + alone + float(strayed.sum()),
     )
-    image.worst = image.worst or _worst(image_id, ref, cand, missing, extra, moved_r, moved_c, iou, names)
-    return image
+    return _Image(
+        difference=difference,
+        matched=matched,
+        ties=len(tied_r),
+        tie_badness=float(ref.scores[tied_r].sum() + cand.scores[tied_c].sum()),
+        score_gap=max(float(gap[r, c].max(initial=0.0)) for r, c in ((rows, columns), (moved_r, moved_c))),
+        worst=image.worst or _describe_worst(ref, cand, missing, extra, (moved_r, moved_c, strayed, iou), names),
+    )
+
+
+def _settle_ties(images: list[_Image]) -> list[_Image]:
+    """Explain class ties while they are rare, else count each as one box missing and one extra."""
+    rare = sum(image.ties for image in images) <= _LARGEST_TIE_SHARE * sum(image.matched for image in images)
+    settled = []
+    for image in images:
+        old = image.difference
+        if rare:
+            new = replace(old, explained=old.explained + image.ties)
+        else:
+            new = replace(
+                old,
+                missing=old.missing + image.ties,
+                extra=old.extra + image.ties,
+                badness=old.badness + image.tie_badness,
+            )
+        worst = image.worst or (f"{image.ties} boxes have another class" if image.ties and not rare else None)
+        settled.append(replace(image, difference=new, worst=worst))
+    return settled
+
+
+def _result(images: list[_Image], changed: list[_Image], gate: bool, rules: MatchRules) -> ParityResult:
+    differences = [image.difference for image in changed]
+    count = {
+        name: sum(getattr(d, name) for d in differences)
+        for name in ("missing", "extra", "moved", "explained", "nonfinite", "unexplained")
+    }
+    total = sum(image.matched for image in images) + count["explained"] + count["unexplained"]
+    broken = not images or count["nonfinite"] > 0 or any(d.absent for d in differences)
+    passed = False if broken else count["unexplained"] == 0 if gate else None
+    worst = None
+    if changed and changed[0].worst:
+        worst = f"image {changed[0].difference.image_id}: {changed[0].worst}"
+    return ParityResult(
+        level="prediction",
+        name="detections",
+        total=total,
+        mismatched=count["unexplained"],
+        max_abs=max((image.score_gap for image in images), default=None),
+        nonfinite=count["nonfinite"],
+        worst=worst,
+        passed=passed,
+        explain=_explain(len(images), total, count, [d for d in differences if d.unexplained], worst, rules),
+    )
+
+
+def _explain(
+    images: int,
+    total: int,
+    count: Mapping[str, int],
+    differing: Sequence[ImageDifference],
+    worst: str | None,
+    rules: MatchRules,
+) -> str:
+    if not images:
+        return "detections: no image was compared"
+    flips = f"; {count['explained']} explained flips" if count["explained"] else ""
+    if not differing:
+        agree = f"IoU >= {rules.min_iou:g}, score difference <= {rules.max_score_difference:g}"
+        return f"detections: all {total} on {images} images agree ({agree}){flips}"
+    kinds = [f"{count[name]} {name}" for name in ("missing", "extra", "moved") if count[name]]
+    kinds += [f"{count['nonfinite']} not finite"] if count["nonfinite"] else []
+    absent = sum(d.absent is not None for d in differing)
+    kinds += [f"{absent} images on one side only"] if absent else []
+    share = f"{count['unexplained']}/{total} differ on {len(differing)} of {images} images"
+    return f"detections: {share} ({', '.join(kinds)}){flips}" + (f"; worst {worst}" if worst else "")
+
+
+def _describe_worst(
+    ref: Side,
+    cand: Side,
+    missing: Array,
+    extra: Array,
+    moved: tuple[Array, Array, Array, Array],
+    names: Sequence[str],
+) -> str | None:
+    """One clause about the difference that weighs most in an image."""
+    clauses = []
+    for side, rows, word in ((ref, missing, "is missing"), (cand, extra, "is extra")):
+        if len(rows):
+            row = rows[np.argmax(side.scores[rows])]
+            clauses.append((float(side.scores[row]), f"{_box(side, row, names)} {word}"))
+    moved_r, moved_c, strayed, iou = moved
+    if len(moved_r):
+        at = int(np.argmax(strayed))
+        r, c = moved_r[at], moved_c[at]
+        expected = f"{_box(ref, r, names)} has IoU {iou[r, c]:.4f}"
+        clauses.append(
+            (float(strayed[at]), f"{expected}, expected score {ref.scores[r]:.4f}, got {cand.scores[c]:.4f}")
+        )
+    return max(clauses)[1] if clauses else None
+
+
+def _box(side: Side, row: int, names: Sequence[str]) -> str:
+    label = int(side.labels[row])
+    name = names[label] if 0 <= label < len(names) else f"label {label}"
+    corners = ", ".join(f"{value:.1f}" for value in side.boxes_xyxy[row])
+    return f"'{name}' {side.scores[row]:.4f} at ({corners})"
+
+
+def _left(required: Array, paired: Array) -> Array:
+    """Indices of required boxes that have no partner."""
+    open_ = required.copy()
+    open_[paired] = False
+    return np.flatnonzero(open_)

@@ -13,32 +13,12 @@ if TYPE_CHECKING:
 
 # Operators that carry the arithmetic of a network, in onnx and in onnxruntime's own domains, fused or not.
 FLOAT_COMPUTE = frozenset(
-    [
-        "Conv",
-        "ConvTranspose",
-        "MatMul",
-        "Gemm",
-        "FusedConv",
-        "FusedMatMul",
-        "FusedGemm",
-        "NhwcConv",
-        "NhwcFusedConv",
-        "Attention",
-    ]
+    {"Conv", "ConvTranspose", "MatMul", "Gemm", "Attention"}
+    | {"FusedConv", "FusedMatMul", "FusedGemm", "NhwcConv", "NhwcFusedConv"}
 )
 QUANTISED_COMPUTE = frozenset(
-    [
-        "QLinearConv",
-        "QLinearMatMul",
-        "ConvInteger",
-        "MatMulInteger",
-        "QGemm",
-        "MatMulIntegerToFloat",
-        "DynamicQuantizeMatMul",
-        "QLinearConvTranspose",
-        "QAttention",
-        "NhwcQLinearConv",
-    ]
+    {"QLinearConv", "QLinearMatMul", "QLinearConvTranspose", "QGemm", "QAttention", "NhwcQLinearConv"}
+    | {"ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
 )
 _NAMES = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16", "DOUBLE": "fp64"}
 
@@ -102,6 +82,21 @@ def _count(
             # The weight is the surest witness: the type of an activation is not always written down.
             found = next((types[n] for n in reversed(node.input[:2]) if n in types), "unknown")
             compute[_NAMES.get(found, found.lower())] += 1
+        _propagate(node, types)
         for attribute in node.attribute:
             if attribute.type == AttributeProto.GRAPH:
                 _count(attribute.g, types, compute, operators, stored)
+
+
+def _propagate(node: Any, types: dict[str, str]) -> None:
+    """Guess the types of outputs that the file does not state: a dequantised value has the type of its scale."""
+    from onnx import TensorProto
+
+    if node.op_type == "Cast":
+        found: str | None = TensorProto.DataType.Name(next(a.i for a in node.attribute if a.name == "to"))
+    else:
+        witness = node.input[1:2] if node.op_type == "DequantizeLinear" else node.input[:1]
+        found = types.get(witness[0]) if witness else None
+    for name in node.output:
+        if found is not None:
+            types.setdefault(name, found)

@@ -33,8 +33,8 @@ class OpenVinoRunner(RunnerBase):
         core = openvino.Core()
         try:
             model = core.read_model(str(artifact.path))
-            check_signature(_specs(model.inputs, self.inputs), _specs(model.outputs, self.outputs), self.inputs, self.outputs,
-                            where=str(artifact.path))  # fmt: skip
+            inputs, outputs = _specs(model.inputs, self.inputs), _specs(model.outputs, self.outputs)
+            check_signature(inputs, outputs, self.inputs, self.outputs, where=str(artifact.path))
             self._stored = Counter(
                 op.get_element_type().to_string() for op in model.get_ops()
                 if op.get_type_name() == "Constant" and len(op.get_output_shape(0)) > 0
@@ -43,15 +43,18 @@ class OpenVinoRunner(RunnerBase):
         except RuntimeError as error:
             raise ArtifactError(f"{artifact.path}: openvino cannot load it: {_reason(error)}") from error
         self._request = self._model.create_infer_request()
+        self._resident: list[Any] = []
 
     def _run(self, feeds: dict[str, Array]) -> Mapping[str, Array]:
-        self._set(self._request, feeds)
+        held = self._set(self._request, feeds)
         self._request.infer()
+        del held
         return {spec.name: self._request.get_tensor(spec.name).data for spec in self.outputs}
 
     def _bind(self, feeds: dict[str, Array]) -> Callable[[], None]:
         request = self._model.create_infer_request()
-        self._set(request, {name: value.copy() for name, value in feeds.items()})
+        # The request points into the tensors and does not own them: without this it reads freed memory and crashes.
+        self._resident.append(self._set(request, {name: value.copy() for name, value in feeds.items()}))
 
         def step() -> None:
             request.infer()
@@ -81,11 +84,15 @@ class OpenVinoRunner(RunnerBase):
 
     def _close(self) -> None:
         del self._request, self._model
+        self._resident.clear()
 
-    def _set(self, request: Any, feeds: Mapping[str, Array]) -> None:
-        for name, value in feeds.items():
-            # Read-only arrays cannot be shared; a copy costs less than a wrong write.
-            request.set_tensor(name, self._ov.Tensor(value, shared_memory=value.flags.writeable))
+    def _set(self, request: Any, feeds: Mapping[str, Array]) -> list[Any]:
+        """Give the request its inputs; the returned tensors must outlive every ``infer`` on them."""
+        # Read-only arrays cannot be shared.
+        tensors = [self._ov.Tensor(value, shared_memory=value.flags.writeable) for value in feeds.values()]
+        for name, tensor in zip(feeds, tensors, strict=True):
+            request.set_tensor(name, tensor)
+        return tensors
 
 
 class OpenVinoBackend:
