@@ -125,9 +125,10 @@ def _measure(name: str, candidate: Sequence[Array], golden: Sequence[Array], bud
         mismatched += c.size - int(np.count_nonzero(inside))
         peak.see(image, np.shape(got), c, g, error, finite)
     with np.errstate(invalid="ignore", divide="ignore"):
-        rms = math.sqrt(sums[0] / total) if total and sums[0] >= 0 else (math.nan if total else 0.0)
+        rms = float(np.sqrt(sums[0] / total)) if total else 0.0
         sqnr = float(10 * (np.log10(sums[1]) - np.log10(sums[0]))) if sums[1] or sums[0] else None
-        norms = math.sqrt(sums[1]) * math.sqrt(sums[2])
+        norms = np.sqrt(sums[1]) * np.sqrt(sums[2])
+        cosine = float(sums[3] / norms) if norms != 0 else None
     within = nonfinite == 0 and (budget is None or rms <= budget)
     passed = False if not within else (None if budget is None else True)
     return ParityResult(
@@ -138,7 +139,7 @@ def _measure(name: str, candidate: Sequence[Array], golden: Sequence[Array], bud
         max_abs=math.nan if nonfinite else peak.size,
         rms=rms,
         sqnr_db=sqnr,
-        cosine=float(sums[3] / norms) if norms != 0 else None,
+        cosine=cosine,
         nonfinite=nonfinite,
         budget=budget,
         worst=peak.text,

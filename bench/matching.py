@@ -4,7 +4,7 @@ Missing and extra boxes both count. A box may differ for a reason that lies in t
 the model; such explained flips are counted apart and need evidence:
 
 * score floor: the partner exists in the other list, just on the other side of the floor;
-* a limit of the list: the box's score is that of the model's own floor, or of the last detection that a full list holds;
+* a limit of the list: the box's score is that of the model's own floor, or of the last detection in a full list;
 * class tie: the partner is the same box with the same score under another class. A shifted class table looks the same
   on every box, so ties explain at most one pair in a hundred; beyond that none is explained.
 """

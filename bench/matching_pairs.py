@@ -94,8 +94,8 @@ class Side:
 def overlap(reference: Side, candidate: Side) -> Array:
     """(N, M) IoU; 1 for two boxes without area at the same place."""
     iou = box_iou(reference.boxes_xyxy, candidate.boxes_xyxy)
-    flat = [(side.boxes_xyxy[:, 2:] <= side.boxes_xyxy[:, :2]).any(axis=1) for side in (reference, candidate)]
-    rows, columns = np.nonzero(flat[0][:, None] & flat[1][None])
+    flat_n, flat_m = (np.any(s.boxes_xyxy[:, 2:] <= s.boxes_xyxy[:, :2], axis=1) for s in (reference, candidate))
+    rows, columns = np.nonzero(flat_n[:, None] & flat_m[None])
     if len(rows):
         distance = np.abs(reference.boxes_xyxy[rows] - candidate.boxes_xyxy[columns]).max(axis=1)
         iou[rows, columns] = distance <= _FLAT_BOX_PX
@@ -113,7 +113,7 @@ def pair(allowed: Array, iou: Array, required_n: Array, required_m: Array) -> tu
 
     Returns:
         Row and column indices of the pairs. As many required boxes as possible have a partner; of such pairings the one
-        with most pairs of two required boxes, then the largest sum of IoU. Pairs of two boxes that need none are left out.
+        with most pairs of two required boxes and the largest sum of IoU. No pair of two boxes that need none.
     """
     need = required_n[:, None].astype(np.int64) + required_m[None]
     allowed = allowed & (need > 0)
