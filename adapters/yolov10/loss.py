@@ -6,6 +6,7 @@ Gains 7.5, 1.5 and 0.5; the one-to-many head assigns 10 anchors per object, the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,8 +27,7 @@ class LossGains:
     top_k_one2one: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Truth:
+class Truth(NamedTuple):
     """Ground truth of a batch, padded."""
 
     boxes_xyxy: Tensor
@@ -51,7 +51,7 @@ def branch_loss(branch: Branch, truth: Truth, top_k: int, gains: LossGains) -> t
         gains: weights of the parts.
 
     Returns:
-        Scalar sum over the parts times the batch size, and the three detached parts before that factor.
+        Scalar sum over the parts (no batch factor: AdamW does not see one), and the three detached parts.
     """
     sizes_hw = [(x.shape[2], x.shape[3]) for x in branch.boxes]
     side_logits, logits = _flatten(branch.boxes), _flatten(branch.classes)
@@ -78,7 +78,7 @@ def branch_loss(branch: Branch, truth: Truth, top_k: int, gains: LossGains) -> t
     loss_dfl = (_distribution_focal(side_logits[positive].view(-1, 4, REG_MAX), target_sides) * weight).sum() / total
 
     parts = {"box": gains.box * loss_box, "cls": gains.classes * loss_classes, "dfl": gains.dfl * loss_dfl}
-    loss = torch.stack(tuple(parts.values())).sum() * batch
+    loss = torch.stack(tuple(parts.values())).sum()
     return loss, {name: value.detach() for name, value in parts.items()}
 
 
