@@ -42,14 +42,17 @@ def score_command(
     console = Console()
     for warning in read.warnings:
         Console(stderr=True).print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
-    table = Table(
-        box=None,
-        title=f"{predictions.name} on {truth.name}, {len(truth.samples)} images, "
-        f"{len(read.detections.scores)} detections ({scorer_name()})",
-        title_justify="left",
+    console.print(
+        f"{predictions.name} on {truth.name}: {len(truth.samples)} images, {len(read.detections.scores)} detections "
+        f"({scorer_name()})",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
-    for name in STAT_NAMES:
-        table.add_column(name, justify="right")
-    table.add_row(*[("n/a" if stats[n] is None else f"{stats[n]:.4f}") for n in STAT_NAMES])
-    console.print(table)
+    for names in (STAT_NAMES[:6], STAT_NAMES[6:]):
+        table = Table(box=None, pad_edge=False)
+        for name in names:
+            table.add_column(name, justify="right", min_width=6)
+        table.add_row(*["n/a" if stats[n] is None else f"{stats[n]:.4f}" for n in names])
+        console.print(table)
     return 0

@@ -1,0 +1,168 @@
+"""``make bench``: the ratios that the README quotes, with date, commit and host."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from bench.errors import BenchError
+from bench.host import describe_git, describe_host
+from bench.lanes import Lane
+from bench.making import Maker
+from bench.matrix import ModelPlan, Request
+from bench.passes import prepare
+from bench.planning import make_plans
+from bench.registry import load_adapter
+from bench.timing import run_rounds, speed_ratio
+
+BACKENDS = ("torch", "onnxrt", "openvino")
+HEAVY = ("torch", "onnxruntime", "openvino", "transformers", "lightning")
+
+
+class Bare:
+    """The bare loop in a process of its own."""
+
+    def __init__(self, runtime: str, model: str, threads: int, feeds: Path) -> None:
+        command = [sys.executable, "-m", "benchmarks.bare", runtime, model, str(threads), str(feeds)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def time(self, steps: int) -> list[float]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{steps}\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def open_lane(plan: ModelPlan, backend: str, maker: Maker, folder: Path) -> Lane:
+    planned = next(c for c in plan.cells if c.cell.backend == backend and c.cell.precision == "fp32")
+    lane = Lane(name=backend, log=folder / f"{backend}.log")
+    lane.call(
+        "load",
+        adapter=plan.adapter.target,
+        backend=planned.backend.target,
+        cell=planned.cell,
+        artifact=maker.artifact(planned.artifact_kind, "fp32"),
+        weights=plan.weights,
+        seed=0,
+        threads=1,
+    )
+    return lane
+
+
+def against_bare(plan: ModelPlan, maker: Maker, folder: Path, rounds: int) -> list[tuple[str, float, float, str]]:
+    """(a) Median latency of the harness against a bare loop, and what idle lanes burn."""
+    rows = []
+    feeds = folder / "feeds.npz"
+    np.savez(feeds, **prepare(load_adapter(plan.adapter.target), plan.fixtures.samples[0])[0])
+    lanes = {}
+    for backend in BACKENDS:
+        lane = lanes[backend] = open_lane(plan, backend, maker, folder)
+        lane.call("bind", sample=plan.fixtures.samples[0], batch=1, warmup=5)
+        model = (
+            f"{plan.adapter.target}={plan.weights}" if backend == "torch" else str(maker.artifact("onnx", "fp32").path)
+        )
+        bare = Bare(backend, model, 1, feeds)
+        bare.time(5)
+        samples: dict[str, list[list[float]]] = {"harness": [], "bare": []}
+        timers = {"harness": lambda n, lane=lane: lane.call("time", steps=n), "bare": bare.time}
+        for done in run_rounds(timers, rounds=rounds, seed=0):
+            for name, values in done["samples_ms"].items():
+                samples[name].append(values)
+        bare.close()
+        medians = {k: statistics.median(v for r in rs for v in r) for k, rs in samples.items()}
+        rows.append(
+            (
+                f"(a) harness / bare loop, {backend} fp32",
+                speed_ratio(samples["harness"], samples["bare"]) ** -1,
+                1.03,
+                f"{medians['harness']:.2f} ms against {medians['bare']:.2f} ms, {rounds} rounds of 5",
+            )
+        )
+    processes = [psutil.Process(lane.pid) for lane in lanes.values()]
+    before = sum(sum(p.cpu_times()[:2]) for p in processes)
+    time.sleep(2.0)
+    burnt = (sum(sum(p.cpu_times()[:2]) for p in processes) - before) / 2.0
+    rows.append(("idle: processor share of 3 waiting lanes", burnt, 0.05, "over 2 s, right after timing"))
+    for lane in lanes.values():
+        lane.close()
+    return rows
+
+
+def accuracy_pass(plan: ModelPlan, maker: Maker, folder: Path, images: int) -> tuple[str, float, float, str]:
+    """(b) Wall time of an accuracy pass against the sum of its pure inference times."""
+    with open_lane(plan, "onnxrt", maker, folder) as lane:
+        samples = plan.fixtures.samples[:images]
+        lane.call("predict", samples=samples[:20], batch=1)
+        lane.call("bind", sample=samples[0], batch=1, warmup=5)
+        before = lane.call("time", steps=100)
+        done = lane.call("predict", samples=samples, batch=1)
+        after = lane.call("time", steps=100)
+    pure_s = statistics.mean(before + after) * len(samples) / 1000
+    return (
+        f"(b) accuracy pass / pure inference, onnxrt, {len(samples)} images",
+        done.wall_s / pure_s,
+        1.25,
+        f"{done.wall_s:.2f} s against {pure_s:.2f} s",
+    )
+
+
+def start_up() -> list[tuple[str, float, float, str]]:
+    """(c) ``parity --help``, and what importing the core loads."""
+    times = []
+    for _ in range(7):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "bench", "--help"], check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    code = f"import sys, bench, bench.cli; print(len([m for m in {HEAVY} if m in sys.modules]))"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    return [
+        ("(c) parity --help, seconds", statistics.median(times), 0.4, f"best {min(times):.3f} s of {len(times)}"),
+        ("(c) runtimes loaded by importing bench", float(loaded), 0.0, ", ".join(HEAVY)),
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--images", type=int, default=200)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        request = Request(models=("yolov10n",), backends=BACKENDS, precisions=("fp32",))
+        plan = make_plans(request, logs=folder)[0]
+        maker = Maker(plan, logs=folder, limits=request.limits)
+        rows = [
+            *start_up(),
+            accuracy_pass(plan, maker, folder, options.images),
+            *against_bare(plan, maker, folder, options.rounds),
+        ]
+    host, git = describe_host(), describe_git()
+    print(
+        f"{datetime.date.today().isoformat()}  {host['cpu']}, {host['cores']} cores  commit "
+        f"{git['commit'][:7] if git else 'none'}{' (dirty)' if git and git['dirty'] else ''}"
+    )
+    for name, value, limit, how in rows:
+        print(f"  {'ok  ' if value <= limit else 'OVER'} {name:52} {value:6.3f}  (at most {limit:g})  {how}")
+    return 0 if all(value <= limit for _, value, limit, _ in rows) else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BenchError as error:
+        sys.exit(f"bench: {error}")
