@@ -17,8 +17,9 @@ def obtain(store, *, identity=None, content=b"graph", calls=None):
         path.write_bytes(content)
         return Made(inputs=SPEC, outputs=SPEC, recipe={"tool": "test"})
 
-    return store.obtain(kind="onnx", precision="fp32", file_name="m.onnx", made_from=None,
-                        identity=identity or {"a": 1}, make=make)
+    return store.obtain(
+        kind="onnx", precision="fp32", file_name="m.onnx", made_from=None, identity=identity or {"a": 1}, make=make
+    )
 
 
 def test_an_artefact_is_made_once_and_found_again_with_its_record(tmp_path):
@@ -57,8 +58,14 @@ def test_a_maker_that_fails_leaves_nothing_behind(tmp_path):
 
 def test_a_maker_that_writes_nothing_is_an_error(tmp_path):
     with pytest.raises(ArtifactError, match=r"wrote no m\.onnx"):
-        Store(tmp_path).obtain(kind="onnx", precision="fp32", file_name="m.onnx", made_from=None, identity={},
-                               make=lambda path: Made(SPEC, SPEC, {}))
+        Store(tmp_path).obtain(
+            kind="onnx",
+            precision="fp32",
+            file_name="m.onnx",
+            made_from=None,
+            identity={},
+            make=lambda path: Made(SPEC, SPEC, {}),
+        )
 
 
 def test_an_unwritable_store_names_the_remedy(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bench.compare import compare_preprocess, compare_tensors, tensor_budget, tensor_rms
+from bench.compare import compare_preprocess, compare_tensors, tensor_budget
 
 NAN, INF = math.nan, math.inf
 tensors = hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=4), elements=st.floats(-1e3, 1e3, width=32))
@@ -138,11 +138,6 @@ def test_one_wrong_element_is_found_and_both_directions_agree(array: np.ndarray[
     assert result.rms == back.rms == pytest.approx(7 / math.sqrt(array.size))
     assert result.worst is not None
     assert f"at ({', '.join(map(str, index))})" in result.worst
-
-
-def test_rms_is_taken_over_all_elements_of_all_images() -> None:
-    assert tensor_rms([np.array([3, 4], np.int8), np.zeros((1, 2), np.float32)]) == 2.5
-    assert tensor_rms([]) == 0.0
 
 
 def test_equal_hashes_pass() -> None:

@@ -29,9 +29,14 @@ def test_weights_are_given_per_model_or_for_the_only_one():
     assert request(weights="w.pth").weights == {"*": Path("w.pth")}
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("onnxruntime", ("onnxrt", "fp32", "cpu")), ("torch:bf16", ("torch", "bf16", "cpu")),
-    ("torch:fp32:cuda:0", ("torch", "fp32", "cuda:0"))])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("onnxruntime", ("onnxrt", "fp32", "cpu")),
+        ("torch:bf16", ("torch", "bf16", "cpu")),
+        ("torch:fp32:cuda:0", ("torch", "fp32", "cuda:0")),
+    ],
+)
 def test_the_reference_names_backend_precision_and_device(text, expected):
     assert request(reference=text).reference == expected
 
@@ -40,20 +45,23 @@ def test_margins_are_read_per_precision():
     assert request(margin=["int8=0.02,fp16=0.005"]).margins == {"int8": 0.02, "fp16": 0.005}
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"precisions": "fp33"}, "unknown precision 'fp33'. Did you mean 'fp32'"),
-    ({"max_images": "0"}, "--max-images 0: must be .* at least 1"),
-    ({"max_images": "many"}, "--max-images 'many': not a number"),
-    ({"batch": "1.5"}, "--batch 1.5: must be a whole number"),
-    ({"min_ap": "nan"}, "--min-ap nan"),
-    ({"max_latency_ms": "inf"}, "--max-latency-ms inf"),
-    ({"margin": "int9=0.1"}, "'int9' is no precision. Did you mean 'int8'"),
-    ({"margin": "int8=-1"}, "--margin -1"),
-    ({"reference": "torch:fp3"}, "BACKEND:PRECISION:DEVICE"),
-    ({"reference": "toch"}, "Did you mean 'torch'"),
-    ({"require_backends": "trtt"}, "Did you mean 'trt'"),
-    ({"bakends": "torch"}, "unknown option 'bakends'. Did you mean 'backends'"),
-])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"precisions": "fp33"}, "unknown precision 'fp33'. Did you mean 'fp32'"),
+        ({"max_images": "0"}, "--max-images 0: must be .* at least 1"),
+        ({"max_images": "many"}, "--max-images 'many': not a number"),
+        ({"batch": "1.5"}, "--batch 1.5: must be a whole number"),
+        ({"min_ap": "nan"}, "--min-ap nan"),
+        ({"max_latency_ms": "inf"}, "--max-latency-ms inf"),
+        ({"margin": "int9=0.1"}, "'int9' is no precision. Did you mean 'int8'"),
+        ({"margin": "int8=-1"}, "--margin -1"),
+        ({"reference": "torch:fp3"}, "BACKEND:PRECISION:DEVICE"),
+        ({"reference": "toch"}, "Did you mean 'torch'"),
+        ({"require_backends": "trtt"}, "Did you mean 'trt'"),
+        ({"bakends": "torch"}, "unknown option 'bakends'. Did you mean 'backends'"),
+    ],
+)
 def test_a_wrong_value_is_refused_with_the_remedy(values, message):
     with pytest.raises(UsageError, match=message):
         request(**values)

@@ -24,8 +24,9 @@ def test_every_backend_file_has_an_entry_point_and_the_reverse():
     assert {"pytorch", "onnxrt", "openvino", "trt", "recorded"} == ours
 
 
-@pytest.mark.parametrize(("given", "name"), [("onnxruntime", "onnxrt"), ("pytorch", "torch"), ("tensorrt", "trt"),
-                                             ("torch", "torch")])
+@pytest.mark.parametrize(
+    ("given", "name"), [("onnxruntime", "onnxrt"), ("pytorch", "torch"), ("tensorrt", "trt"), ("torch", "torch")]
+)
 def test_a_backend_is_found_by_name_and_alias(given, name):
     assert load_backend(given).name == name
     assert backend_reference(given).target == name
@@ -57,13 +58,16 @@ def test_a_model_folder_with_relative_imports_is_loaded_by_its_init(tmp_path):
     assert load_adapter(str(package / "__init__.py")).spec.name == "fastestdet"
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("raise RuntimeError('boom')", r"raises on import: RuntimeError: boom \(mine\.py:1\)"),
-    ("import not_a_module_of_anyone", "raises on import: ModuleNotFoundError"),
-    ("def adapter(:", "raises on import: SyntaxError"),
-    ("x = 1", "defines no `adapter`"),
-    ("adapter = object()", "not an adapter: it lacks .*postprocess"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("raise RuntimeError('boom')", r"raises on import: RuntimeError: boom \(mine\.py:1\)"),
+        ("import not_a_module_of_anyone", "raises on import: ModuleNotFoundError"),
+        ("def adapter(:", "raises on import: SyntaxError"),
+        ("x = 1", "defines no `adapter`"),
+        ("adapter = object()", "not an adapter: it lacks .*postprocess"),
+    ],
+)
 def test_a_broken_adapter_file_is_named_with_the_reason(tmp_path, text, message):
     path = tmp_path / "mine.py"
     path.write_text(text)
@@ -82,10 +86,19 @@ def test_a_plug_in_of_an_installed_package_is_found_by_its_entry_point(tmp_path)
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: thirdparty\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[{registry.ADAPTERS}]\ntheirs = thirdparty:adapter\n")
-    code = ("from bench.registry import adapter_names, load_adapter;"
-            "print('theirs' in adapter_names(), load_adapter('theirs').spec.name)")
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60,
-                          env={"PYTHONPATH": f"{tmp_path}", "PATH": ""}, check=True)
+    code = (
+        "from bench.registry import adapter_names, load_adapter;"
+        "print('theirs' in adapter_names(), load_adapter('theirs').spec.name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PYTHONPATH": f"{tmp_path}", "PATH": ""},
+        check=True,
+    )
     assert done.stdout.split() == ["True", "fastestdet"]
 
 
@@ -97,7 +110,9 @@ def test_importing_the_core_and_every_adapter_loads_no_runtime():
         "from bench.registry import adapter_names, load_adapter\n"
         "[load_adapter(n) for n in adapter_names()]\n"
         "heavy = {'torch', 'onnxruntime', 'openvino', 'tensorrt', 'transformers', 'lightning', 'onnx', 'matplotlib'}\n"
-        "print(sorted(heavy & set(sys.modules)))\n")
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60,
-                          check=True)
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == "[]"

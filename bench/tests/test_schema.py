@@ -15,11 +15,33 @@ from bench.types import Cell
 
 
 def suite(**changes):
-    cell = CellResult(cell=Cell(model="m", backend="b", device="cpu", precision="fp32", fixtures="f"),
-                      role="reference", status="passed")
-    host = {"name": "h", "cpu": "c", "cores": 2, "memory_gb": 1.0, "gpu": None, "os": "o", "python": "3", "versions": {}}
-    values = {"run_id": "r-1", "started_at": "t", "finished_at": "t", "command": "c", "host": host, "git": None,
-              "protocol": {}, "reference": {"asked": "torch:fp32:cpu", "cells": {}}, "cells": (cell,), "exit_code": 0}
+    cell = CellResult(
+        cell=Cell(model="m", backend="b", device="cpu", precision="fp32", fixtures="f"),
+        role="reference",
+        status="passed",
+    )
+    host = {
+        "name": "h",
+        "cpu": "c",
+        "cores": 2,
+        "memory_gb": 1.0,
+        "gpu": None,
+        "os": "o",
+        "python": "3",
+        "versions": {},
+    }
+    values = {
+        "run_id": "r-1",
+        "started_at": "t",
+        "finished_at": "t",
+        "command": "c",
+        "host": host,
+        "git": None,
+        "protocol": {},
+        "reference": {"asked": "torch:fp32:cpu", "cells": {}},
+        "cells": (cell,),
+        "exit_code": 0,
+    }
     return SuiteResult(**{**values, **changes})
 
 
@@ -58,8 +80,10 @@ def test_a_value_without_json_form_is_refused():
         to_json(object())
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b'{"a": ', "not JSON at line 1 column"), (b"\xff\xfe", "not UTF-8"), (b"[" * 100_000, "nested too deeply")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b'{"a": ', "not JSON at line 1 column"), (b"\xff\xfe", "not UTF-8"), (b"[" * 100_000, "nested too deeply")],
+)
 def test_unreadable_json_is_named(tmp_path, content, message):
     path = tmp_path / "x.json"
     path.write_bytes(content)

@@ -12,8 +12,14 @@ def stats(ap):
 
 
 def judged(precision, ap, reference=0.5, images=600, margins=None):
-    return judge_accuracy(precision, stats(ap), None if reference is None else stats(reference), images=images,
-                          scorer="test", margins=margins or {})
+    return judge_accuracy(
+        precision,
+        stats(ap),
+        None if reference is None else stats(reference),
+        images=images,
+        scorer="test",
+        margins=margins or {},
+    )
 
 
 def test_margins_are_the_larger_of_relative_and_floor():
@@ -24,8 +30,17 @@ def test_margins_are_the_larger_of_relative_and_floor():
     assert margin_of("int8", 0.5, {"int8": 0.05}) == 0.05
 
 
-@pytest.mark.parametrize(("ap", "verdict"), [(0.5, "passed"), (0.49951, "passed"), (0.4994, "failed"),
-                                             (0.50049, "passed"), (0.502, "undecided"), (math.nan, "failed")])
+@pytest.mark.parametrize(
+    ("ap", "verdict"),
+    [
+        (0.5, "passed"),
+        (0.49951, "passed"),
+        (0.4994, "failed"),
+        (0.50049, "passed"),
+        (0.502, "undecided"),
+        (math.nan, "failed"),
+    ],
+)
 def test_an_fp32_delta_is_judged_against_its_margin_as_it_stands(ap, verdict):
     assert judged("fp32", ap).verdict == verdict
 
@@ -60,8 +75,15 @@ def test_the_reference_is_not_judged_against_itself():
 
 
 def found(**changes):
-    values = {"attestation": None, "parity": [], "accuracy": None, "speed": None, "emulated": False, "min_ap": None,
-              "max_latency_ms": None}
+    values = {
+        "attestation": None,
+        "parity": [],
+        "accuracy": None,
+        "speed": None,
+        "emulated": False,
+        "min_ap": None,
+        "max_latency_ms": None,
+    }
     return findings(**{**values, **changes})
 
 
@@ -105,20 +127,37 @@ def test_the_latency_of_an_emulated_cell_cannot_be_judged():
 
 def test_every_short_reason_fits_the_matrix():
     row = ParityResult(level="preprocess", name="x", total=1, mismatched=1, passed=False)
-    every = found(attestation="a", parity=[row], accuracy=accuracy(0.1, "failed"), speed=speed(9.0), min_ap=0.4,
-                  max_latency_ms=2.0)
+    every = found(
+        attestation="a",
+        parity=[row],
+        accuracy=accuracy(0.1, "failed"),
+        speed=speed(9.0),
+        min_ap=0.4,
+        max_latency_ms=2.0,
+    )
     assert len(every) == 5
     assert max(len(f.short) for f in every) <= 22
 
 
 def cell(status, role="candidate"):
-    return CellResult(cell=Cell(model="m", backend="b", device="cpu", precision="fp32", fixtures="f"), role=role,
-                      status=status)
+    return CellResult(
+        cell=Cell(model="m", backend="b", device="cpu", precision="fp32", fixtures="f"), role=role, status=status
+    )
 
 
-@pytest.mark.parametrize(("statuses", "code"), [
-    (["passed", "passed"], 0), (["passed", "failed"], 1), (["error", "undecided"], 1), (["passed", "undecided"], 3),
-    (["skipped", "unsupported"], 3), ([], 3), (["passed", "skipped"], 0), (["waived"], 0)])
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [
+        (["passed", "passed"], 0),
+        (["passed", "failed"], 1),
+        (["error", "undecided"], 1),
+        (["passed", "undecided"], 3),
+        (["skipped", "unsupported"], 3),
+        ([], 3),
+        (["passed", "skipped"], 0),
+        (["waived"], 0),
+    ],
+)
 def test_exit_codes(statuses, code):
     assert exit_code([cell("passed", "reference"), *map(cell, statuses)]) == code
 

@@ -30,15 +30,18 @@ def test_a_waiver_holds_for_its_cells_its_check_and_until_its_date(tmp_path):
     assert find_waiver(waivers, cell.replace("int8", "fp16"), "accuracy", last) is None
 
 
-@pytest.mark.parametrize(("old", "new", "message"), [
-    ('check = "accuracy"', 'check = "acuracy"', "check must be one of"),
-    ("expires = 2026-12-31", 'expires = "2026-12-31"', "must be a date"),
-    ("expires = 2026-12-31", "", "needs exactly"),
-    ('reason = "low-precision transforms, upstream bug"', 'reason = " "', "reason must be a text"),
-    ("[[waiver]]", "[waiver]", r"\[\[waiver\]\] tables"),
-    ("[[waiver]]", "[[waivers]]", r"\[\[waiver\]\] tables"),
-    ("[[waiver]]", "[[", "not TOML"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('check = "accuracy"', 'check = "acuracy"', "check must be one of"),
+        ("expires = 2026-12-31", 'expires = "2026-12-31"', "must be a date"),
+        ("expires = 2026-12-31", "", "needs exactly"),
+        ('reason = "low-precision transforms, upstream bug"', 'reason = " "', "reason must be a text"),
+        ("[[waiver]]", "[waiver]", r"\[\[waiver\]\] tables"),
+        ("[[waiver]]", "[[waivers]]", r"\[\[waiver\]\] tables"),
+        ("[[waiver]]", "[[", "not TOML"),
+    ],
+)
 def test_a_malformed_waiver_is_refused_by_place(tmp_path, old, new, message):
     assert old in GOOD
     with pytest.raises(InputError, match=message):
