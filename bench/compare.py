@@ -38,13 +38,6 @@ def tensor_budget(golden_rms: float, reference_error_rms: float, k: float = 10.0
     return k * max(reference_error_rms, _RELATIVE_FLOOR * golden_rms)
 
 
-def tensor_rms(arrays: Sequence[Array]) -> float:
-    """Root mean square over all elements of all images, in float64; 0 for no elements."""
-    total = sum(array.size for array in arrays)
-    squares = sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays)
-    return math.sqrt(squares / total) if total else 0.0
-
-
 def compare_tensors(
     name: str, candidate: Sequence[Array], golden: Sequence[Array], *, budget: float | None
 ) -> ParityResult:

@@ -19,21 +19,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import InputError, UsageError, did_you_mean
-from bench.predictions_boxes import reach_warning, to_xywh_abs
+from bench.predictions_boxes import count_outside, to_xywh_abs
 from bench.predictions_fields import (
     BOX_KEYS,
+    Categories,
     describe,
     names,
     read_box,
-    read_category,
     read_container,
     read_integer,
-    read_label,
     read_number,
 )
 from bench.predictions_join import ImageIndex
 from bench.predictions_json import load_json
-from bench.predictions_write import run_meta, write_predictions
+from bench.predictions_write import write_predictions
 from bench.scoring.table import Detections
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 
     from bench.types import FixtureSet, Sample
 
-__all__ = ["BOX_FORMATS", "PredictionsFile", "read_predictions", "run_meta", "write_predictions"]
+__all__ = ["BOX_FORMATS", "PredictionsFile", "read_predictions", "write_predictions"]
 
 BOX_FORMATS = tuple(BOX_KEYS)
 
@@ -73,6 +72,22 @@ class _Rows:
     spots: list[tuple[int | str, int | None]] = field(default_factory=list)
 
 
+class _Notes:
+    """Warnings, each told once with its first example and the number of times."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, list[str]] = {}
+
+    def add(self, what: str, example: str) -> None:
+        self._told.setdefault(what, []).append(example)
+
+    def sentences(self) -> tuple[str, ...]:
+        return tuple(
+            f"{what} ({examples[0]}" + (f" and {len(examples) - 1} more)" if len(examples) > 1 else ")")
+            for what, examples in self._told.items()
+        )
+
+
 def read_predictions(path: Path, fixtures: FixtureSet, *, bbox_format: str | None = None) -> PredictionsFile:
     """Read a predictions file of any form and join it to a fixture set.
 
@@ -101,20 +116,25 @@ def read_predictions(path: Path, fixtures: FixtureSet, *, bbox_format: str | Non
 def _read(document: Any, fixtures: FixtureSet, asked: str | None) -> PredictionsFile:
     form = _form(document)
     meta = _meta(document) if form == "wrapped" else {}
-    warnings: list[str] = []
-    bbox_format = _choose_format(form, meta, asked, warnings)
-    index, rows = ImageIndex(fixtures), _Rows()
+    notes = _Notes()
+    bbox_format = _choose_format(form, meta, asked, notes)
+    if meta.get("fixtures_sha256", fixtures.sha256) != fixtures.sha256:
+        notes.add("the file was made on another version of the fixture set", str(meta.get("fixtures")))
+    index, categories, rows = ImageIndex(fixtures), Categories(fixtures), _Rows()
     if form == "coco":
-        _read_coco(document, fixtures, index, bbox_format, rows)
+        _read_coco(document, index, categories, bbox_format, rows)
     else:
-        _read_entries(_entries(form, document), fixtures, index, bbox_format, rows, warnings)
-    for name, times in sorted(index.collisions.items())[:5]:
-        warnings.append(f"several images are called {name!r}; told apart by their folder, {times} times")
-    detections = _table(rows, bbox_format, warnings)
+        seen = _read_entries(_entries(form, document), index, categories, bbox_format, rows, notes)
+        absent = len(fixtures.samples) - len(seen)
+        if absent:
+            notes.add("images without an entry count as images without detections", f"{absent} images")
+    for name in index.collisions:
+        notes.add("images that share a file name were told apart by their folder", name)
+    detections = _table(rows, bbox_format, notes)
     if not len(detections):
-        warnings.append("the file has no detections: every defined number is 0")
+        notes.add("the file has no detections: every defined number is 0", form)
     return PredictionsFile(
-        detections=detections, meta=meta, form=form, bbox_format=bbox_format, warnings=tuple(warnings)
+        detections=detections, meta=meta, form=form, bbox_format=bbox_format, warnings=notes.sentences()
     )
 
 
@@ -139,17 +159,16 @@ def _meta(document: dict[str, Any]) -> dict[str, Any]:
     return read_container(meta, dict, "field 'meta'")  # type: ignore[no-any-return]
 
 
-def _choose_format(form: str, meta: Mapping[str, Any], asked: str | None, warnings: list[str]) -> str:
+def _choose_format(form: str, meta: Mapping[str, Any], asked: str | None, notes: _Notes) -> str:
     declared = meta.get("bbox_format")
     if declared is not None and (not isinstance(declared, str) or declared not in BOX_KEYS):
         raise InputError(f"field 'meta.bbox_format' is {describe(declared)}; known: {', '.join(BOX_KEYS)}")
     if asked is not None and declared is not None and asked != declared:
-        warnings.append(f"read as {asked}, as asked; the file says {declared}")
+        notes.add("the box format of the option counts, not that of the file", f"{asked}, not {declared}")
     return asked or declared or ("xywh_abs" if form == "coco" else "cxcywh_norm")
 
 
-def _read_coco(items: list[Any], fixtures: FixtureSet, index: ImageIndex, bbox_format: str, rows: _Rows) -> None:
-    known = {int(category["id"]) for category in fixtures.categories}
+def _read_coco(items: list[Any], index: ImageIndex, categories: Categories, bbox_format: str, rows: _Rows) -> None:
     for number, item in enumerate(items):
         try:
             read_container(item, dict, "the item")
@@ -160,7 +179,7 @@ def _read_coco(items: list[Any], fixtures: FixtureSet, index: ImageIndex, bbox_f
                     "a predictions entry has image and detections"
                 )
             rows.images.append(index.by_id(read_integer(item["image_id"], "image_id")))
-            rows.categories.append(read_category(item["category_id"], known))
+            rows.categories.append(categories.by_id(item["category_id"]))
             rows.scores.append(read_number(item["score"], "score"))
             rows.boxes.append(read_box(item["bbox"], bbox_format))
         except InputError as error:
@@ -191,14 +210,13 @@ def _entries(form: str, document: Any) -> Iterator[tuple[int | str, str | int, i
 
 def _read_entries(
     entries: Iterator[tuple[int | str, str | int, int | None, Any]],
-    fixtures: FixtureSet,
     index: ImageIndex,
+    categories: Categories,
     bbox_format: str,
     rows: _Rows,
-    warnings: list[str],
-) -> None:
-    category_ids = sorted(int(category["id"]) for category in fixtures.categories)
-    known = set(category_ids)
+    notes: _Notes,
+) -> set[int]:
+    """Fill ``rows``; return the ids of the images that have an entry."""
     seen: set[int] = set()
     for key, image, image_id, found in entries:
         try:
@@ -207,48 +225,43 @@ def _read_entries(
         except InputError as error:
             raise InputError(f"{_entry(key)}: {error}") from error
         if image_id is not None and image_id != sample.image_id:
-            warnings.append(
-                f"{_entry(key)}: {image!r} is image {sample.image_id} here, not {image_id}; the name counts"
-            )
+            notes.add("the image has another id here and its name counts", f"{image!r} is {sample.image_id}")
         if sample.image_id in seen:
-            warnings.append(f"{_entry(key)}: image {image!r} has an entry already; its detections are added")
+            notes.add("the image has an entry already and its detections are added", f"{_entry(key)}, {image!r}")
         seen.add(sample.image_id)
         for number, detection in enumerate(found):
             try:
-                _read_detection(detection, category_ids, known, bbox_format, rows)
+                _read_detection(detection, categories, bbox_format, rows)
             except InputError as error:
                 raise InputError(f"{_entry(key)}, detection {number}: {error}") from error
             rows.images.append(sample)
             rows.spots.append((key, number))
-    absent = len(fixtures.samples) - len(seen)
-    if absent:
-        warnings.append(f"{absent} of {len(fixtures.samples)} images have no entry; they count as without detections")
+    return seen
 
 
-def _read_detection(detection: Any, category_ids: list[int], known: set[int], bbox_format: str, rows: _Rows) -> None:
+def _read_detection(detection: Any, categories: Categories, bbox_format: str, rows: _Rows) -> None:
     read_container(detection, dict, "it")
     for name in ("score", "bbox"):
         if name not in detection:
             raise InputError(f"field {name!r} is missing")
     if detection.get("category_id") is not None:
-        category = read_category(detection["category_id"], known)
+        rows.categories.append(categories.by_id(detection["category_id"]))
     elif "class_id" in detection:
-        category = read_label(detection["class_id"], category_ids)
+        rows.categories.append(categories.by_label(detection["class_id"]))
     else:
         raise InputError("field 'class_id' is missing")
-    rows.categories.append(category)
     rows.scores.append(read_number(detection["score"], "score"))
     rows.boxes.append(read_box(detection["bbox"], bbox_format))
 
 
-def _table(rows: _Rows, bbox_format: str, warnings: list[str]) -> Detections:
+def _table(rows: _Rows, bbox_format: str, notes: _Notes) -> Detections:
     boxes = np.array(rows.boxes, np.float64).reshape(-1, 4)
     scores = np.array(rows.scores, np.float64)
     sizes_wh = np.array([(sample.width, sample.height) for sample in rows.images], np.float64).reshape(-1, 2)
     boxes_xywh = to_xywh_abs(boxes, scores, sizes_wh, bbox_format, lambda row: _place(rows, row))
-    reach = reach_warning(boxes_xywh, sizes_wh)
-    if reach is not None:
-        warnings.append(reach)
+    outside = count_outside(boxes_xywh, sizes_wh)
+    if outside >= 10 and outside > len(boxes) / 2:
+        notes.add("most boxes end outside their image: is the box format right", f"{outside} of {len(boxes)} boxes")
     image_ids = np.array([sample.image_id for sample in rows.images], np.int64)
     return Detections(image_ids, np.array(rows.categories, np.int64), boxes_xywh, scores)
 

@@ -47,13 +47,10 @@ def to_xywh_abs(boxes: Array, scores: Array, sizes_wh: Array, bbox_format: str, 
     return boxes_xywh
 
 
-def reach_warning(boxes_xywh: Array, sizes_wh: Array) -> str | None:
-    """Warn when most boxes end outside their image, as corners read as sizes do."""
+def count_outside(boxes_xywh: Array, sizes_wh: Array) -> int:
+    """How many boxes end clearly outside their image, as corners read as sizes do."""
     with np.errstate(over="ignore"):
-        outside = np.any(boxes_xywh[:, :2] + boxes_xywh[:, 2:] > 1.05 * sizes_wh + 1, axis=1)
-    if len(outside) < 10 or outside.mean() <= 0.5:
-        return None
-    return f"{outside.sum()} of {len(outside)} boxes end outside their image; is the box format right (--bbox-format)?"
+        return int(np.any(boxes_xywh[:, :2] + boxes_xywh[:, 2:] > 1.05 * sizes_wh + 1, axis=1).sum())
 
 
 def _refuse_values(boxes: Array, scores: Array, bbox_format: str, place: Callable[[int], str]) -> None:

@@ -6,9 +6,12 @@ Messages carry no place; the caller knows which entry and which file it is readi
 from __future__ import annotations
 
 import reprlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from bench.types import FixtureSet
 
 BOX_KEYS = {
     "cxcywh_norm": ("cx", "cy", "w", "h"),
@@ -65,26 +68,41 @@ def read_box(value: Any, bbox_format: str) -> list[float]:
     raise InputError(f"bbox as {bbox_format} needs {', '.join(keys)}, got {names(value)}{remedy}")
 
 
-def read_category(value: Any, known: set[int]) -> int:
-    """Return a COCO category id that the fixture set has."""
-    category = read_integer(value, "category_id")
-    if category not in known:
-        raise InputError(
-            f"category_id {category} is not one of the {len(known)} categories of the set "
-            f"({min(known, default='-')} to {max(known, default='-')}); 0-based labels go in class_id"
-        )
-    return category
+class Categories:
+    """The categories of a fixture set, by COCO id and by label.
 
+    A label counts categories in ascending order of their id. A set whose classes have no names shows only those it
+    uses: any other positive id may be meant, and further labels get the ids that follow.
+    """
 
-def read_label(value: Any, category_ids: list[int]) -> int:
-    """Return the category id of a contiguous label: categories in ascending order of their id."""
-    label = read_integer(value, "class_id")
-    if not 0 <= label < len(category_ids):
+    def __init__(self, fixtures: FixtureSet) -> None:
+        self._ids = sorted(int(category["id"]) for category in fixtures.categories)
+        self._known = set(self._ids)
+        self._named = fixtures.named_categories
+
+    def by_id(self, value: Any) -> int:
+        """Return a COCO category id that the set has."""
+        category = read_integer(value, "category_id")
+        if category in self._known or (category > 0 and not self._named):
+            return category
+        between = f" ({self._ids[0]} to {self._ids[-1]})" if self._ids else ""
         raise InputError(
-            f"class_id {label} is outside 0 to {len(category_ids) - 1}: it is a label in the order of the category "
-            "ids; sparse COCO ids go in category_id"
+            f"category_id {category} is not one of the {len(self._ids)} categories of the set{between}; "
+            "0-based labels go in class_id"
         )
-    return category_ids[label]
+
+    def by_label(self, value: Any) -> int:
+        """Return the category id of a contiguous label."""
+        label = read_integer(value, "class_id")
+        beyond = label - len(self._ids)
+        if label >= 0 and beyond < 0:
+            return self._ids[label]
+        if beyond >= 0 and not self._named:
+            return max(self._ids, default=0) + 1 + beyond
+        raise InputError(
+            f"class_id {label} is outside 0 to {len(self._ids) - 1}: it is a label in the order of the category ids; "
+            "sparse COCO ids go in category_id"
+        )
 
 
 def describe(value: Any) -> str:

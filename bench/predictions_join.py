@@ -26,8 +26,8 @@ class ImageIndex:
         self._by_name: dict[str, list[Sample]] = defaultdict(list)
         for sample in fixtures.samples:
             self._by_name[sample.path.name].append(sample)
-        self.collisions: dict[str, int] = {}
-        """Basenames shared by several images that were told apart by their folder -> times met."""
+        self.collisions: list[str] = []
+        """Entries that were told apart by their folder because several images share the file name."""
 
     def find(self, image: str | int) -> Sample:
         """Return the sample that ``image`` names; InputError without a place when there is none or more than one."""
@@ -64,8 +64,7 @@ class ImageIndex:
             raise InputError(
                 f"image {image!r} may be any of {len(named)} files ({shown}); give the path or the image id"
             )
-        name = ending[0].path.name
-        self.collisions[name] = self.collisions.get(name, 0) + 1
+        self.collisions.append(image)
         return ending[0]
 
 

@@ -39,7 +39,8 @@ def write_predictions(
         fixtures: the set that the image ids belong to.
         category_ids: COCO category id of label 0, 1, ...
         wrap: write the wrapped form (boxes ``xyxy_abs``), else a COCO results list (boxes ``xywh_abs``).
-        meta: what made the predictions, see ``run_meta``; used by the wrapped form only.
+        meta: what made the predictions (model, backend, precision, hash of the artefact, score floor, cut,
+            pre-processing); used by the wrapped form only.
 
     Raises:
         InputError: the file cannot be written, or an image or label is not in the fixture set.
@@ -56,41 +57,6 @@ def write_predictions(
         write_atomic(path, head + _lines(_entries(images, category_ids)) + "}\n")
     else:
         write_atomic(path, _lines(_results(images, category_ids)) + "\n")
-
-
-def run_meta(
-    *,
-    model: str,
-    backend: str,
-    device: str,
-    precision: str,
-    artifact_sha256: str,
-    score_floor: float,
-    max_detections: int,
-    preprocess: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Meta of the wrapped form: everything that the numbers of a run depend on, recorded and not assumed.
-
-    Args:
-        model: registered name.
-        backend: registered name.
-        device: for example ``cpu``.
-        precision: observed compute precision.
-        artifact_sha256: hash of the file that ran.
-        score_floor: detections below were not emitted.
-        max_detections: at most so many per image.
-        preprocess: what was really done to an image: method, input size, colour order, scale, hash of the tensors.
-    """
-    return {
-        "model": model,
-        "backend": backend,
-        "device": device,
-        "precision": precision,
-        "artifact_sha256": artifact_sha256,
-        "score_floor": score_floor,
-        "max_detections": max_detections,
-        "preprocess": dict(preprocess),
-    }
 
 
 def _results(images: list[tuple[Sample, Prediction]], category_ids: Sequence[int]) -> Iterator[dict[str, Any]]:

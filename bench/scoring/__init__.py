@@ -6,7 +6,6 @@ The rest of the project calls ``score`` and knows no engine; ``scorer_name`` say
 from __future__ import annotations
 
 from bench.scoring.coco import score, scorer_name
-from bench.scoring.document import score_document
 from bench.scoring.table import Detections, from_predictions
 
-__all__ = ["Detections", "from_predictions", "score", "score_document", "scorer_name"]
+__all__ = ["Detections", "from_predictions", "score", "scorer_name"]

@@ -41,21 +41,23 @@ def score(fixtures: FixtureSet, detections: Detections) -> dict[str, float | Non
     """
     images = {sample.image_id for sample in fixtures.samples}
     categories = {int(category["id"]) for category in fixtures.categories}
-    _check_detections(fixtures.name, images, categories, detections)
+    _check_detections(fixtures, images, categories, detections)
     truth = _ground_truth(fixtures, images, categories)
     return _evaluate(sorted(images), sorted(categories), truth, _detection_rows(detections))
 
 
-def _check_detections(name: str, images: set[int], categories: set[int], detections: Detections) -> None:
-    for field, column, known in (
-        ("image_id", detections.image_ids, images),
-        ("category_id", detections.category_ids, categories),
-    ):
+def _check_detections(fixtures: FixtureSet, images: set[int], categories: set[int], detections: Detections) -> None:
+    columns = [("image_id", detections.image_ids, images)]
+    if fixtures.named_categories:
+        # a set without names shows only the classes it uses; a detection of another one belongs to a class without
+        # ground truth, which enters no mean
+        columns.append(("category_id", detections.category_ids, categories))
+    for field, column, known in columns:
         unknown = ~np.isin(column, np.fromiter(known, np.int64, len(known)))
         if unknown.any():
             row = int(np.argmax(unknown))
             raise InputError(
-                f"detection {row}: {field} {column[row]} is not in fixture set '{name}' "
+                f"detection {row}: {field} {column[row]} is not in fixture set '{fixtures.name}' "
                 f"({len(known)} known, {min(known, default='-')} to {max(known, default='-')}); "
                 "score against the set that the detections were made for"
             )

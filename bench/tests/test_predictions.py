@@ -64,7 +64,7 @@ def test_the_meta_names_the_format_and_the_option_outranks_it_with_a_warning(pat
     assert got.meta["model"] == "m"
     asked = read(path, wrapped, fixtures, "xywh_abs")
     assert asked.detections.boxes_xywh.tolist() == [[10, 10, 50, 40]]
-    assert "read as xywh_abs, as asked; the file says xyxy_abs" in asked.warnings
+    assert asked.warnings[0].endswith("of the option counts, not that of the file (xywh_abs, not xyxy_abs)")
 
 
 def test_class_id_is_a_label_in_the_order_of_the_category_ids_unless_category_id_is_given(
@@ -100,21 +100,39 @@ def test_images_of_one_basename_are_told_apart_by_folder_with_a_warning_and_neve
     fixtures = fixture_set(("root/x/a.jpg", "root/y/a.jpg"))
     got = read(path, [entry(image="y/a.jpg")], fixtures)
     assert got.detections.image_ids.tolist() == [20]
-    assert any("several images are called 'a.jpg'" in warning for warning in got.warnings)
+    assert "images that share a file name were told apart by their folder (y/a.jpg)" in got.warnings
     for image in ("a.jpg", "z/a.jpg"):
         with pytest.raises(InputError, match=r"entry 0: image .*a.jpg' may be any of 2 files .*give the path"):
             read(path, [entry(image=image)], fixtures)
 
 
 def test_warnings_name_repeated_missing_and_renumbered_images(path: Path, fixtures: FixtureSet) -> None:
-    got = read(path, [entry(image_id=99), entry()], fixtures)
-    assert "entry 0: 'a.jpg' is image 10 here, not 99; the name counts" in got.warnings
-    assert "entry 1: image 'a.jpg' has an entry already; its detections are added" in got.warnings
-    assert "2 of 3 images have no entry; they count as without detections" in got.warnings
+    got = read(path, [entry(image_id=99), entry(), entry()], fixtures)
+    assert got.warnings == (
+        "the image has another id here and its name counts ('a.jpg' is 10)",
+        "the image has an entry already and its detections are added (entry 1, 'a.jpg' and 1 more)",
+        "images without an entry count as images without detections (2 images)",
+    )
+
+
+def test_a_file_made_on_another_version_of_the_fixtures_says_so(path: Path, fixtures: FixtureSet) -> None:
+    meta = {"fixtures": "tiny", "fixtures_sha256": "1" * 64}
+    assert "another version" in read(path, {"predictions": [], "meta": meta}, fixtures).warnings[0]
 
 
 def test_boxes_that_mostly_end_outside_their_image_raise_a_doubt_about_the_format(
     path: Path, fixtures: FixtureSet
 ) -> None:
     got = read(path, [result(bbox=[120.0, 60.0, 190.0, 95.0])] * 10, fixtures)
-    assert any("10 of 10 boxes end outside" in warning for warning in got.warnings)
+    assert got.warnings == ("most boxes end outside their image: is the box format right (10 of 10 boxes)",)
+
+
+def test_a_set_without_class_names_takes_classes_that_it_does_not_show(path: Path, fixtures: FixtureSet) -> None:
+    from dataclasses import replace
+
+    unnamed = replace(fixtures, named_categories=False)
+    found = [detection(), detection(class_id=4), detection(category_id=9)]
+    got = read(path, [entry(detections=found)], unnamed).detections
+    assert got.category_ids.tolist() == [1, 9, 9]
+    alone = read(path, [entry()], unnamed).detections
+    assert score(unnamed, got) == score(unnamed, alone)

@@ -14,7 +14,7 @@ import pytest
 from bench.errors import InputError
 from bench.paths import REPOSITORY, data_dir
 from bench.results import STAT_NAMES
-from bench.scoring import Detections, from_predictions, score, score_document, scorer_name
+from bench.scoring import Detections, from_predictions, score, scorer_name
 from bench.types import FixtureSet, Prediction, Sample
 
 COCOAPI = data_dir() / "cocoapi-results"
@@ -205,18 +205,19 @@ def test_a_label_without_a_category_is_refused(label: int) -> None:
         from_predictions({5: prediction}, [1, 3])
 
 
-def test_the_score_document_follows_its_schema_with_and_without_a_comparison() -> None:
+def test_the_schema_takes_a_score_with_and_without_a_comparison_and_no_other() -> None:
     import jsonschema
 
-    schema = json.loads((REPOSITORY / "schemas" / "score_result.json").read_text())
+    schema = jsonschema.Draft202012Validator(json.loads((REPOSITORY / "schemas" / "score_result.json").read_text()))
     stats = score(fixture_set([truth(1, 1, BOXES[0])]), table((1, 1, BOXES[0], 0.9)))
-    base = score(fixture_set([truth(1, 1, BOXES[0])]), table())
-    for document in (score_document(stats, images=2), score_document(stats, images=2, against=base)):
-        jsonschema.Draft202012Validator(schema).validate(json.loads(json.dumps(document, allow_nan=False)))
-    assert document["against"]["delta"]["AP"]["value"] == pytest.approx(1.0)
-    assert document["against"]["delta"]["APl"]["value"] is None
-    assert document["scorer"] == scorer_name()
+    delta = {"value": -0.01, "ci95": None, "margin": None, "resolvable": None, "verdict": "not judged"}
+    against = {"stats": stats, "delta": dict.fromkeys(STAT_NAMES, delta)}
+    document = {"schema": "score_result/1", "images": 2, "scorer": scorer_name(), "stats": stats, "against": None}
+    schema.validate(document)
+    schema.validate({**document, "against": against})
     assert scorer_name().startswith("pycocotools 2.")
+    for broken in ({"stats": {**stats, "AP": -1}}, {"stats": {"AP": 0.5}}, {"against": {"stats": stats}}):
+        assert not schema.is_valid({**document, **broken})
 
 
 def test_scoring_and_reading_predictions_need_no_runtime(tmp_path: Path) -> None:
