@@ -144,7 +144,8 @@ def plan_cells(
             for precision in sorted(request.precisions, key=PRECISIONS.index):
                 add(facts, device, precision, "candidate")
     golden = None
-    weights_backend = next((b for b in backends if b.artifact_kind == "weights"), None)
+    by_preference = sorted(backends, key=lambda b: b.reference.name != request.reference[0])
+    weights_backend = next((b for b in by_preference if b.artifact_kind == "weights"), None)
     if has_module and weights_backend is not None:
         cell = Cell(
             model=spec.name,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.errors import ContractError
 from bench.fixtures import read_image_rgb
 from bench.runner_base import feed_key
 from bench.timing import clock
@@ -125,7 +126,28 @@ def _run_batch(runner: Runner, items: Sequence[_Item], batch: int) -> tuple[dict
     together = stack(feeds)
     start = clock()
     outputs = runner.run(together)
-    return outputs, (clock() - start) * 1000.0
+    elapsed_ms = (clock() - start) * 1000.0
+    check_outputs(runner, outputs)
+    return outputs, elapsed_ms
+
+
+def check_outputs(runner: Runner, outputs: Mapping[str, Array]) -> None:
+    """Refuse outputs whose names or shapes are not the declared ones; a symbolic axis takes any length.
+
+    Raises:
+        ContractError: naming the output, what was declared and what came.
+    """
+    for spec in runner.outputs:
+        if spec.name not in outputs:
+            raise ContractError(
+                f"output {spec} is missing; the runtime gave {', '.join(sorted(outputs)) or 'nothing'}."
+            )
+        shape = outputs[spec.name].shape
+        fits = len(shape) == len(spec.shape) and all(
+            isinstance(want, str) or want == got for want, got in zip(spec.shape, shape, strict=True)
+        )
+        if not fits:
+            raise ContractError(f"output {spec} came with shape {shape}.")
 
 
 def _guard(

@@ -131,11 +131,18 @@ class Worker:
         return {"load_s": load_s, "first_inference_ms": first_ms, "evidence": evidence, "version": runtime.version()}
 
     def sample(self, *, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-        """Raw outputs of a few images, one dictionary per image."""
-        from bench.passes import prepare
+        """Raw outputs of a few images, one dictionary per image, batch axis kept (of length 1)."""
+        from bench.passes import check_outputs, prepare, stack
 
         runner, adapter = self._opened()
-        return [runner.run(prepare(adapter, s)[0]) for s in samples]
+        fixed = runner.inputs[0].shape[0]
+        raw = []
+        for item in samples:
+            feeds = prepare(adapter, item)[0]
+            outputs = runner.run(stack([feeds] * fixed) if isinstance(fixed, int) else feeds)
+            check_outputs(runner, outputs)
+            raw.append({name: values[:1] for name, values in outputs.items()})
+        return raw
 
     def predict(self, *, samples: Sequence[Sample], batch: int) -> Any:
         """The accuracy pass; see ``bench.passes.accuracy_pass``."""

@@ -1,4 +1,4 @@
-"""The answer of a run: how many cells are the same, which is fastest, who needs a person. Pure; shared by all reports."""
+"""The answer of a run: how many cells are the same, which is fastest, who needs a person. Shared by all reports."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ EXIT_WORDS = {
     130: "interrupted; finished cells were kept",
 }
 NO_INTERVAL = "no interval yet"
+UNJUDGED = "ΔAP is shown, not judged: a lower precision needs an interval over images, which this run does not have."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ def headline(run: Run) -> str:
 
 
 def tally(run: Run) -> list[Count]:
-    """What the other cells are, loud ones first; kinds that do not occur are left out. A reference that broke counts."""
+    """What the other cells are, loud ones first; kinds that do not occur are left out; a broken reference counts."""
     candidates = run.candidates
     words = [cell.status for cell in candidates]
     words += [cell.status for cell in run.cells if cell.role == "reference" and cell.status in NEEDS_A_PERSON]
@@ -131,16 +132,18 @@ def cost_line(found: Best) -> str:
 
 def sentence_of(cell: CellView) -> str:
     """Why this cell is what it is, from its reason or, without one, from its first failed comparison."""
-    if cell.raw["waiver"]:
-        waiver = cell.raw["waiver"]
-        known = f" Known: {cell.reason}" if cell.reason else ""
-        return f"Waived until {waiver['expires']} ({waiver['check']}): {waiver['reason']}{known}"
+    waiver = cell.raw["waiver"]
+    if waiver and not (cell.reason or "").startswith("Waived"):
+        known = f" ({cell.reason})" if cell.reason else ""
+        return f"Waived until {waiver['expires']}: {waiver['reason']}{known}"
+    accuracy = cell.raw["accuracy"] or {}
+    if cell.status == "undecided" and accuracy.get("verdict") == "not judged" and cell.reason == accuracy.get("reason"):
+        return UNJUDGED  # the cell's own reason repeats its numbers, which stand beside it
     if cell.reason:
         return cell.reason
     for row in cell.failed_parity:
         return row["explain"] or f"{row['mismatched']} of {row['total']} differ in {row['name']}."
-    accuracy = cell.raw["accuracy"]
-    return (accuracy or {}).get("reason") or "No reason was recorded."
+    return accuracy.get("reason") or "No reason was recorded."
 
 
 def needs_person(run: Run) -> list[Attention]:

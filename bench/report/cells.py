@@ -1,4 +1,4 @@
-"""The cells of a suite with names and orders that a reader needs. Pure; input is the plain mapping of ``suite.json``."""
+"""The cells of a suite, named and ordered for a reader. Pure; input is the plain mapping of ``suite.json``."""
 
 from __future__ import annotations
 

@@ -25,6 +25,8 @@ class Case:
     cell: CellView
     title: str
     lead: str
+    more: tuple[str, ...]
+    """Further findings that the lead does not tell."""
     parity: tuple[Mapping[str, str | bool | None], ...]
     """Failed comparisons, in words: ``level name found allowed worst explain``."""
     facts: tuple[tuple[str, str], ...]
@@ -83,6 +85,7 @@ def _case(cell: CellView, run: Run) -> Case:
         cell=cell,
         title=f"{run.name(cell)}: {short}" if short else run.name(cell),
         lead=sentence_of(cell),
+        more=tuple(f["reason"] for f in cell.raw.get("findings", []) if f["reason"] not in sentence_of(cell)),
         parity=tuple(_parity_row(row) for row in cell.failed_parity),
         facts=tuple(_facts(cell)),
         pictures=tuple(picture_of(flip) for flip in cell.raw["flips"]),

@@ -181,7 +181,9 @@ class _Drawing:
         spots.append(self.pixel(1.0, 0.0))
         texts.append("reference")
         solid: list[Rect] = [*taken, *((x - 8, y - 8, x + 8, y + 8) for x, y in spots)]
-        lines = [(_LEFT, y - 1, self.width, y + 1) for y in (self.pixel(1, -m)[1] for _, m in self.panel.margins)]
+        lines: list[Rect] = [
+            (_LEFT, y - 1, self.width, y + 1) for y in (self.pixel(1, -m)[1] for _, m in self.panel.margins)
+        ]
         lines.append((_LEFT, spots[-1][1] - 1, self.width, spots[-1][1] + 1))
         for (x0, _), (x1, y1) in zip(self.panel.front, self.panel.front[1:], strict=False):
             (left, y), (right, _) = self.pixel(x0, y1), self.pixel(x1, y1)
@@ -194,7 +196,8 @@ class _Drawing:
                 left, right = (self.pixel(end, 0)[0] for end in point.ratio_ci95)
                 solid.append((left, y - 2, right, y + 2))
         bounds = (_LEFT + 2.0, 2.0, self.width - 2.0, self.height - _BOTTOM - 2.0)
-        for placed, text in zip(place_labels(spots, texts, bounds=bounds, taken=solid, avoid=lines), texts, strict=True):
+        places = place_labels(spots, texts, bounds=bounds, taken=solid, avoid=lines)
+        for placed, text in zip(places, texts, strict=True):
             left, top, right, bottom = placed.rect
             if placed.leader:
                 self._line(*placed.leader, "ink2", 0.8)

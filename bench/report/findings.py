@@ -81,7 +81,8 @@ def slow_int8(run: Run) -> list[str]:
             took = f"{numbers.three_digits(cell.p50_ms)} ms against {numbers.three_digits(fp32.p50_ms)} ms"
             sentences.append(f"{name} is slower than {fp32.label}: {took}.")
         else:
-            sentences.append(f"{name} is slower than {group.reference_label}: {numbers.ratio(cell.ratio or 0.0)} its speed.")
+            pace = numbers.ratio(cell.ratio or 0.0)
+            sentences.append(f"{name} is slower than {group.reference_label}: {pace} its speed.")
     return sentences
 
 
@@ -144,8 +145,8 @@ def _places(run: Run, cells: Sequence[CellView]) -> str:
     for runtime, titles in models.items():
         by_models.setdefault(tuple(dict.fromkeys(titles)), []).append(runtime)
     parts = []
-    for titles, runtimes in by_models.items():
-        where = _all_models(len(titles)) if len(titles) == len(run.groups) else numbers.in_words(list(titles))
+    for chosen, runtimes in by_models.items():
+        where = _all_models(len(chosen)) if len(chosen) == len(run.groups) else numbers.in_words(list(chosen))
         parts.append(f"{numbers.in_words(runtimes)} for {where}")
     return ", and on ".join(parts)
 

@@ -91,7 +91,9 @@ def _finite(boxes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(usable, key=lambda box: -np.nan_to_num(float(box["score"]), nan=2.0, posinf=2.0))
 
 
-def _pairs(reference: Sequence[Mapping[str, Any]], candidate: Sequence[Mapping[str, Any]]) -> dict[int, tuple[int, float]]:
+def _pairs(
+    reference: Sequence[Mapping[str, Any]], candidate: Sequence[Mapping[str, Any]]
+) -> dict[int, tuple[int, float]]:
     """Reference index -> (candidate index, IoU): equal labels first, then what is left."""
     if not reference or not candidate:
         return {}
@@ -148,7 +150,8 @@ def _lay_out(
         at = place or (0.0, 0.0)
         drawn.append(DrawnBox(
             kind=kind, x=round(x0, 1), y=round(y0, 1), width=round(x1 - x0, 1), height=round(y1 - y0, 1),
-            text=text if place else None, text_x=round(at[0], 1), text_y=round(at[1], 1), text_width=round(label_width, 1),
+            text=text if place else None, text_x=round(at[0], 1), text_y=round(at[1], 1),
+            text_width=round(label_width, 1),
         ))  # fmt: skip
     return tuple(reversed(drawn))
 

@@ -16,8 +16,8 @@ Rect = tuple[float, float, float, float]
 CHARACTER_PX = 7.1
 HEIGHT_PX = 15.0
 _DIRECTIONS = (
-    (0, "start"), (180, "end"), (270, "middle"), (90, "middle"), (315, "start"), (45, "start"), (225, "end"), (135, "end"),
-    (270, "start"), (270, "end"), (90, "start"), (90, "end"),
+    (0, "start"), (180, "end"), (270, "middle"), (90, "middle"), (315, "start"), (45, "start"),
+    (225, "end"), (135, "end"), (270, "start"), (270, "end"), (90, "start"), (90, "end"),
 )  # fmt: skip
 """Angle in degrees (y down) and how the text hangs on the point where its leader would end."""
 _RADII_PX = (10.0, 17.0, 27.0, 40.0, 56.0, 76.0, 100.0)

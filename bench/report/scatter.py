@@ -84,7 +84,8 @@ def panel_of(group: Group, run: Run) -> Panel:
     for cell in drawable:
         ratio, delta = cell.ratio or 0.0, cell.delta or 0.0
         below = delta < low
-        suffix = "" if cell.same else ", not judged" if cell.open_question and not run.has_intervals else f", {cell.word}"
+        word = "not judged" if cell.open_question and not run.has_intervals else cell.word
+        suffix = "" if cell.same else f", {word}"
         edge = f", {numbers.delta(delta)} \N{DOWNWARDS ARROW}" if below else ""
         points.append(Point(
             anchor=cell.anchor, label=f"{cell.label}{suffix}{edge}", ratio=ratio, delta=max(delta, low),
@@ -139,7 +140,8 @@ def _front(cells: Sequence[CellView]) -> tuple[tuple[float, float], ...]:
 
 def _note(group: Group, drawn: Sequence[CellView]) -> str:
     """``ΔAP from AP 0.7118. Only onnxrt int8 failed.``."""
-    start = f"ΔAP from AP {numbers.fixed(group.reference.ap, 4)}." if group.reference and group.reference.ap is not None else ""
+    reference_ap = group.reference.ap if group.reference else None
+    start = "" if reference_ap is None else f"ΔAP from AP {numbers.fixed(reference_ap, 4)}."
     failed = [c.label for c in drawn if c.status in ("failed", "waived")]
     if not drawn:
         return start

@@ -29,7 +29,6 @@ class Strip:
     """One cell's timing."""
 
     label: str
-    emulated: bool
     note: str
     """``41.8 ms, p99 48.9``."""
     dots: str
@@ -80,30 +79,30 @@ def timing_finding(run: Run) -> str:
     where = f"{numbers.percent(worst)} ({run.name(cell)})"
     text = f"{word}: between the calmest and the slowest tenth of rounds, a cell's median moved by at most {where}."
     if word == "No":
-        text = f"No: the median of {run.name(cell)} moved by {numbers.percent(worst)} between rounds. Small ratios are not safe."
+        moved = f"the median of {run.name(cell)} moved by {numbers.percent(worst)} between rounds"
+        text = f"No: {moved}. Small ratios are not safe."
     return text + (f" Tagged rounds: {numbers.in_words(tags)}." if tags else "")
 
 
-def noise_of(run: Run) -> tuple[tuple[str, ...], list[tuple[CellView, tuple[str, ...]]]]:
-    """Noise facts as a table: column names, and a row per timed cell; empty when none were recorded."""
-    names: list[str] = []
-    facts: list[tuple[CellView, dict[str, str]]] = []
+def noise_of(run: Run) -> tuple[list[str], tuple[str, ...], list[tuple[CellView, tuple[str, ...]]]]:
+    """Noise facts: those equal for all timed cells as lines, the others as column names and a row per cell."""
+    rows: list[tuple[CellView, dict[str, str]]] = []
     for cell in run.cells:
-        speed = cell.raw["speed"]
-        if not speed or not speed["noise"]:
-            continue
-        row = dict(line.split(": ", 1) for line in flat(speed["noise"]) if ": " in line)
-        names += [name for name in row if name not in names]
-        facts.append((cell, row))
-    shown = names[:7]
-    dash = "\N{EN DASH}"
+        noise = (cell.raw["speed"] or {}).get("noise")
+        if noise:
+            rows.append((cell, dict(line.split(": ", 1) for line in flat(noise) if ": " in line)))
+    names = list(dict.fromkeys(name for _, row in rows for name in row))
+    values = {name: {row.get(name) for _, row in rows} for name in names}
+    common = [f"{name.replace('_', ' ')} {rows[0][1][name]}" for name in names if len(values[name]) == 1]
+    shown = [name for name in names if len(values[name]) > 1][:7]
     heads = tuple(name.replace("_", " ") for name in shown)
-    return heads, [(cell, tuple(row.get(name, dash) for name in shown)) for cell, row in facts]
+    dash = "\N{EN DASH}"
+    return common, heads, [(cell, tuple(row.get(name, dash) for name in shown)) for cell, row in rows] if shown else []
 
 
 def _rounds(cell: CellView) -> Sequence[Mapping[str, Any]]:
-    """Rounds with at least one finite sample."""
-    speed = cell.raw["speed"]
+    """Rounds with at least one finite sample; an emulated cell's latency is shown nowhere."""
+    speed = None if cell.emulated else cell.raw["speed"]
     return [r for r in (speed or {}).get("rounds", []) if len(_samples(r))]
 
 
@@ -120,8 +119,8 @@ def _spread(cell: CellView) -> float | None:
     medians = [float(np.median(_samples(r))) for r in _rounds(cell)]
     if len(medians) < 5:
         return None
-    low, high = np.percentile(medians, [10, 90])
-    return float(high / low - 1)
+    low, high = (float(end) for end in np.percentile(medians, [10, 90]))
+    return high / low - 1
 
 
 def _timing(group: Group, cells: Sequence[CellView]) -> Timing:
@@ -168,7 +167,7 @@ def _strip(cell: CellView, count: int, axis_ms: float) -> Strip:
     if latency.get("p99") is not None:
         note += f", p99 {numbers.three_digits(float(latency['p99']))}"
     return Strip(
-        label=cell.label, emulated=cell.emulated, note=note, dots="".join(dots), tagged_dots="".join(tagged),
+        label=cell.label,  note=note, dots="".join(dots), tagged_dots="".join(tagged),
         bands=tuple(bands), median_y=round(_y(1.0), 1), density=_density(samples, axis_ms),
         p50_x=round(min(p50 / axis_ms, 1) * DENSITY_WIDTH, 1), ticks="".join(marks),
     )  # fmt: skip

@@ -73,6 +73,7 @@ class Row:
     bar: Bar | None
     latency: tuple[str | None, ...]
     """p50, p90 and p99 in ms, as many as the table has columns."""
+    end_to_end: str | None
     fps: str | None
     ratio: str | None
     ratio_note: str | None
@@ -137,7 +138,8 @@ def percentiles_of(run: Run) -> tuple[str, ...]:
     """The latency columns that have a value somewhere: p50 always, p90 and p99 only with enough samples."""
     kept = ["p50"]
     for name in ("p90", "p99"):
-        if any(not c.emulated and (c.raw["speed"] or {}).get("latency_ms", {}).get(name) is not None for c in run.cells):
+        timed = [c.raw["speed"]["latency_ms"] for c in run.cells if c.raw["speed"] and not c.emulated]
+        if any(latency.get(name) is not None for latency in timed):
             kept.append(name)
     return tuple(kept)
 
@@ -161,6 +163,7 @@ def _row(cell: CellView, run: Run, percentiles: Sequence[str]) -> Row:
         delta_note=_delta_note(cell, run),
         bar=_bar(cell),
         latency=latency,
+        end_to_end=_three((speed["end_to_end_ms"] or {}).get("p50")) if speed else None,
         fps=_three(speed["fps"]) if speed else None,
         ratio=_ratio(cell),
         ratio_note=_ratio_note(cell),

@@ -7,18 +7,34 @@ from bench.registry import Reference
 from bench.types import ModelSpec, TensorSpec
 
 SPEC = ModelSpec(
-    name="m", task="detect", inputs=(TensorSpec(name="x", shape=("batch", 3, 8, 8), dtype="float32"),),
-    outputs=(TensorSpec(name="y", shape=("batch", 4), dtype="float32"),), image_hw=(8, 8), class_names=("a",),
-    default_fixtures="f", unsupported={("graph", "int8"): "its head cannot"})
+    name="m",
+    task="detect",
+    inputs=(TensorSpec(name="x", shape=("batch", 3, 8, 8), dtype="float32"),),
+    outputs=(TensorSpec(name="y", shape=("batch", 4), dtype="float32"),),
+    image_hw=(8, 8),
+    class_names=("a",),
+    default_fixtures="f",
+    unsupported={("graph", "int8"): "its head cannot"},
+)
 RUNS = {"fp64", "fp32", "fp16"}
 
 
 def facts(name, kind, *, asked=True, runs=frozenset(RUNS), emulated=(), status="unsupported", reason="never"):
-    support = {(d, p): Support(mode=("emulated" if p in emulated else "native")) if p in runs
-               else Support(mode=None, status=status, reason=reason, short="no")
-               for d in ("cpu", "cuda:0") for p in ("fp64", "fp32", "fp16", "int8")}
-    return BackendFacts(reference=Reference(name=name, target=name), asked=asked, artifact_kind=kind,
-                        measures_speed=True, version="1", support=support)
+    support = {
+        (d, p): Support(mode=("emulated" if p in emulated else "native"))
+        if p in runs
+        else Support(mode=None, status=status, reason=reason, short="no")
+        for d in ("cpu", "cuda:0")
+        for p in ("fp64", "fp32", "fp16", "int8")
+    }
+    return BackendFacts(
+        reference=Reference(name=name, target=name),
+        asked=asked,
+        artifact_kind=kind,
+        measures_speed=True,
+        version="1",
+        support=support,
+    )
 
 
 FRAME = facts("torch", "weights", runs={"fp64", "fp32"})
@@ -91,7 +107,11 @@ def test_nothing_that_runs_onnx_for_onnx_weights_is_a_usage_error():
 def test_recorded_outputs_need_a_folder():
     recorded = facts("recorded", "recording")
     cells, _ = plan(backends=(FRAME, recorded))
-    assert row(cells, "recorded", "fp32").blocked == ("skipped", "Recorded outputs need --recording DIR.", "no --recording")
+    assert row(cells, "recorded", "fp32").blocked == (
+        "skipped",
+        "Recorded outputs need --recording DIR.",
+        "no --recording",
+    )
 
 
 def test_every_device_has_its_cells():

@@ -1,0 +1,47 @@
+"""From an fp32 ONNX file to the artefact of a lower precision.
+
+Precision lives in the artefact: fp16 is an fp16-typed graph, int8 a Q/DQ graph, both with float32 inputs and outputs,
+and the same file runs in every graph runtime.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from bench.types import Feeds
+
+MADE_HERE = ("fp16", "int8")
+NEEDS_CALIBRATION = ("int8",)
+
+
+def make(
+    precision: str, source: Path, out: Path, *, feeds: Iterable[Feeds] = (), float_nodes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Convert the fp32 file ``source`` to ``precision``, write it to ``out`` and return the recipe.
+
+    Args:
+        precision: one of ``MADE_HERE``.
+        source: fp32 ONNX file.
+        out: file to write.
+        feeds: calibration inputs, B = 1, read once; used by ``NEEDS_CALIBRATION``.
+        float_nodes: patterns of nodes that int8 leaves in float, see ``graph.float_region``.
+
+    Raises:
+        Unsupported: a precision without a conversion.
+        InputError, ContractError, ArtifactError: as ``fp16.convert_fp16`` and ``int8.quantize_int8``.
+    """
+    if precision == "fp16":
+        from bench.precision.fp16 import convert_fp16
+
+        return convert_fp16(source, out)
+    if precision == "int8":
+        from bench.precision.int8 import quantize_int8
+
+        return quantize_int8(source, out, feeds=feeds, float_nodes=float_nodes)
+    raise Unsupported(f"no conversion makes a {precision} graph; there is one for {', '.join(MADE_HERE)}")
