@@ -117,9 +117,8 @@ class YoloV10Adapter:
 
         options = {"fixtures": self.spec.default_fixtures, "image_size": self.spec.image_hw[0], **config}
         parsed = TrainConfig.parse(options)
-        from bench.fixtures import resolve
-
         from adapters.yolov10.train import fit
+        from bench.fixtures import resolve
 
         train, val = (resolve(parsed.fixtures, split=split) for split in ("train", "val"))
         return fit(parsed, train, val, self.spec.class_names, self.variant, out)

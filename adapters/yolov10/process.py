@@ -39,7 +39,7 @@ def select(predictions: Array, count: int) -> tuple[Array, Array, Array]:
     """Take the best ``count`` anchors by their best class, then the best ``count`` (anchor, class) pairs among them.
 
     No NMS: the one-to-one head needs none, and one box may appear twice with two classes. Ties keep the order of
-    anchors. A row that holds a NaN or an infinity counts as the best, so that it cannot hide behind the selection.
+    anchors. A pair with a NaN or an infinity counts as the best, so that it cannot hide behind the selection.
 
     Args:
         predictions: (4 + nc, A) boxes cx cy w h in input pixels and scores.
@@ -49,10 +49,10 @@ def select(predictions: Array, count: int) -> tuple[Array, Array, Array]:
         Boxes (N, 4) cx cy w h, scores (N,), labels (N,) int64; best first.
     """
     boxes, scores = predictions[:4].T, predictions[4:].T
-    broken = ~(np.isfinite(boxes).all(1) & np.isfinite(scores).all(1))
-    best = np.where(broken, np.inf, scores.max(1))
-    anchors = np.argsort(-best, kind="stable")[:count]
-    pairs = np.where(broken[anchors, None], np.inf, scores[anchors])
+    broken = ~np.isfinite(boxes).all(1, keepdims=True) | ~np.isfinite(scores)
+    ranks = np.where(broken, np.inf, scores)
+    anchors = np.argsort(-ranks.max(1), kind="stable")[:count]
+    pairs = ranks[anchors]
     flat = np.argsort(-pairs.reshape(-1), kind="stable")[:count]
     rows, labels = anchors[flat // scores.shape[1]], flat % scores.shape[1]
     return boxes[rows], scores[rows, labels], labels.astype(np.int64)
@@ -73,6 +73,8 @@ def postprocess(
     box: Letterbox = meta["letterbox"]
     height, width = box.image_hw
     limits = np.array([width, height, width, height], np.float32)
-    corners = np.clip(box.to_image(xyxy_from_cxcywh(boxes)), 0, limits).astype(np.float32)
-    keep = ~(scores < score_floor) | ~np.isfinite(boxes).all(1)
+    with np.errstate(invalid="ignore"):  # an infinite centre minus an infinite size
+        corners = box.to_image(xyxy_from_cxcywh(boxes)).astype(np.float32)
+    corners = np.where(np.isfinite(corners), np.clip(corners, 0, limits), corners)
+    keep = ~(scores < score_floor) | ~np.isfinite(scores) | ~np.isfinite(boxes).all(1)
     return Prediction(boxes_xyxy=corners[keep], scores=scores[keep], labels=labels[keep])

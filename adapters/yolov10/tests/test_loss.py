@@ -1,0 +1,151 @@
+"""The assignment and the loss do what their papers say."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from adapters.yolov10.assign import assign, ciou
+from adapters.yolov10.head import REG_MAX, STRIDES, Branch, make_anchors
+from adapters.yolov10.loss import LossGains, Truth, branch_loss
+from bench.geometry import box_iou
+
+SIDE = 64
+SIZES_HW = [(SIDE // s, SIDE // s) for s in STRIDES]
+ANCHORS = sum(h * w for h, w in SIZES_HW)
+
+
+@pytest.fixture
+def centres_px():
+    centres, strides = make_anchors(SIZES_HW, torch.zeros(1))
+    return (centres * strides).T
+
+
+def boxes_around(centres_px, half):
+    return torch.cat((centres_px - half, centres_px + half), 1)[None]
+
+
+def truth(boxes, labels):
+    return torch.tensor([boxes], dtype=torch.float32), torch.tensor([labels])
+
+
+def test_anchors_are_cell_centres_row_by_row_stride_by_stride():
+    centres, strides = make_anchors([(2, 3), (1, 1), (1, 1)], torch.zeros(1))
+    assert centres.T.tolist()[:4] == [[0.5, 0.5], [1.5, 0.5], [2.5, 0.5], [0.5, 1.5]]
+    assert strides[0].tolist() == [8] * 6 + [16, 32]
+
+
+def test_complete_iou_is_one_for_equal_boxes_and_at_most_the_iou():
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 50, (40, 2))
+    boxes = np.concatenate((low, low + rng.uniform(2, 40, (40, 2))), 1).astype(np.float32)
+    a, b = torch.from_numpy(boxes[:20]), torch.from_numpy(boxes[20:])
+    np.testing.assert_allclose(ciou(a, a), 1, atol=1e-5)
+    assert (ciou(a, b).numpy() <= np.diag(box_iou(boxes[:20], boxes[20:])) + 1e-6).all()
+
+
+def test_complete_iou_of_a_shifted_box_is_the_hand_computed_one():
+    a, b = torch.tensor([0.0, 0, 10, 10]), torch.tensor([5.0, 0, 15, 10])
+    assert float(ciou(a, b)) == pytest.approx(1 / 3 - 25 / (225 + 100), abs=1e-5)
+
+
+def test_one_anchor_per_object_when_the_head_is_one_to_one(centres_px):
+    boxes, labels = truth([[4, 4, 30, 30], [34, 34, 60, 62]], [1, 0])
+    found = assign(torch.full((1, ANCHORS, 3), 0.1), boxes_around(centres_px, 12), centres_px, boxes, labels, top_k=1)
+    assert found.positive.sum() == 2
+    owners = found.boxes_xyxy[found.positive].tolist()
+    assert sorted(owners) == sorted(boxes[0].tolist())
+    assert (found.scores[found.positive].argmax(-1) == torch.tensor([1, 0])).all()
+
+
+def test_positives_lie_inside_their_box_and_are_at_most_top_k(centres_px):
+    boxes, labels = truth([[0, 0, 40, 40]], [2])
+    found = assign(torch.full((1, ANCHORS, 3), 0.1), boxes_around(centres_px, 18), centres_px, boxes, labels, top_k=10)
+    inside = ((centres_px > 0) & (centres_px < 40)).all(1)
+    assert found.positive.sum() == 10
+    assert inside[found.positive[0]].all()
+    assert found.scores[~found.positive].sum() == 0
+
+
+def test_the_best_target_of_an_object_is_the_highest_overlap_among_its_anchors(centres_px):
+    boxes, labels = truth([[0, 0, 40, 40]], [2])
+    predicted = boxes_around(centres_px, 18)
+    scores = torch.rand(1, ANCHORS, 3, generator=torch.Generator().manual_seed(0))
+    found = assign(scores, predicted, centres_px, boxes, labels, top_k=10)
+    overlaps = ciou(boxes[0], predicted[0][found.positive[0]])
+    assert float(found.scores.max()) == pytest.approx(float(overlaps.max()), abs=1e-4)
+
+
+def test_a_contested_anchor_goes_to_the_object_it_overlaps_most(centres_px):
+    boxes, labels = truth([[0, 0, 64, 64], [20, 20, 44, 44]], [0, 1])
+    found = assign(torch.full((1, ANCHORS, 2), 0.1), boxes_around(centres_px, 12), centres_px, boxes, labels, top_k=200)
+    nearest = ((centres_px - 32).square().sum(1)).argmin()
+    assert found.boxes_xyxy[0, nearest].tolist() == [20, 20, 44, 44]
+    assert found.scores[0, nearest, 0] == 0
+
+
+def test_padding_and_empty_images_have_no_positive(centres_px):
+    scores, predicted = torch.full((1, ANCHORS, 3), 0.1), boxes_around(centres_px, 12)
+    padded = assign(scores, predicted, centres_px, torch.zeros(1, 3, 4), torch.full((1, 3), -1), top_k=10)
+    none = assign(scores, predicted, centres_px, torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.int64), top_k=10)
+    assert not padded.positive.any()
+    assert not none.positive.any()
+    assert padded.scores.sum() == none.scores.sum() == 0
+
+
+def perfect_branch(box, label, sharpness=30.0):
+    """Maps whose every anchor inside predicts exactly ``box`` (sides in whole strides of the first level)."""
+    sides, classes = [], []
+    for (height, width), stride in zip(SIZES_HW, STRIDES, strict=True):
+        logits = torch.zeros(1, 4, REG_MAX, height, width)
+        scores = torch.full((1, 3, height, width), -sharpness)
+        for y in range(height):
+            for x in range(width):
+                cx, cy = (x + 0.5) * stride, (y + 0.5) * stride
+                distances = torch.tensor([cx - box[0], cy - box[1], box[2] - cx, box[3] - cy]) / stride
+                if (distances > 0).all():
+                    left = distances.long()
+                    share = distances - left
+                    rows = torch.arange(4)
+                    logits[0, rows, :, y, x] = -sharpness
+                    logits[0, rows, left, y, x] = (1 - share).clamp(min=1e-12).log()
+                    logits[0, rows, left + 1, y, x] = share.clamp(min=1e-12).log()
+                    scores[0, label, y, x] = sharpness
+        sides.append(logits.view(1, 4 * REG_MAX, height, width))
+        classes.append(scores)
+    return Branch(sides, classes)
+
+
+def test_a_perfect_prediction_has_only_the_entropy_of_the_bins_as_loss():
+    box = [8.0, 8.0, 40.0, 40.0]
+    boxes, labels = truth([box], [1])
+    _, parts = branch_loss(perfect_branch(box, 1), Truth(boxes_xyxy=boxes, labels=labels), ANCHORS, LossGains())
+    assert float(parts["box"]) == pytest.approx(0, abs=1e-3)
+    assert float(parts["cls"]) == pytest.approx(0, abs=1e-3)
+    assert float(parts["dfl"]) <= 1.5 * math.log(2) + 1e-3
+
+
+def test_a_wrong_box_and_a_wrong_class_each_raise_their_own_part():
+    box = [8.0, 8.0, 40.0, 40.0]
+    boxes, labels = truth([box], [1])
+    target = Truth(boxes_xyxy=boxes, labels=labels)
+    _, good = branch_loss(perfect_branch(box, 1), target, ANCHORS, LossGains())
+    _, moved = branch_loss(perfect_branch([8.0, 8.0, 48.0, 40.0], 1), target, ANCHORS, LossGains())
+    _, other = branch_loss(perfect_branch(box, 2, sharpness=4.0), target, ANCHORS, LossGains())
+    assert moved["box"] > good["box"] + 0.5
+    assert moved["dfl"] > good["dfl"] + 0.1
+    assert other["cls"] > good["cls"] + 1
+
+
+def test_an_image_without_objects_has_only_the_class_loss_and_a_finite_gradient():
+    branch = Branch(
+        [torch.zeros(1, 64, h, w, requires_grad=True) for h, w in SIZES_HW],
+        [torch.zeros(1, 3, h, w, requires_grad=True) for h, w in SIZES_HW],
+    )
+    empty = Truth(boxes_xyxy=torch.zeros(1, 0, 4), labels=torch.zeros(1, 0, dtype=torch.int64))
+    loss, parts = branch_loss(branch, empty, 10, LossGains())
+    loss.backward()
+    assert float(parts["box"]) == float(parts["dfl"]) == 0
+    assert float(parts["cls"]) > 0
+    assert all(torch.isfinite(x.grad).all() for x in branch.classes)
