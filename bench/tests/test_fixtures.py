@@ -152,7 +152,7 @@ def test_a_yolo_folder_needs_only_images_and_labels(folder):
 def test_a_folder_of_plain_images_calibrates_but_does_not_evaluate(folder):
     assert len(resolve(str(folder), split="calibration").samples) == 1
     assert len(resolve(str(folder / "images"), split="calibration").samples) == 1
-    with pytest.raises(InputError, match="looked for annotations/instances.json.*images/ and labels/"):
+    with pytest.raises(InputError, match=r"looked for annotations/instances.json.*images/ and labels/"):
         resolve(str(folder))
 
 
@@ -182,7 +182,7 @@ def test_a_manifest_given_by_path_is_relative_to_its_own_folder_and_its_hash_is_
 
 def test_a_registered_set_that_is_not_on_this_machine_says_where_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setenv("PARITY_DATA", str(tmp_path))
-    with pytest.raises(InputError, match="does not exist. Get the images from lightly-ai/coco128_yolo"):
+    with pytest.raises(InputError, match=r"does not exist\. Get the images from lightly-ai/coco128_yolo"):
         resolve("coco128")
 
 
