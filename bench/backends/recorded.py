@@ -86,9 +86,9 @@ class RecordedRunner(RunnerBase):
         if not path.resolve().is_relative_to(self._folder.resolve()):
             raise ContractError(f"{path}: leads out of the recording folder; a recording is a plain file inside it")
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
             raise ArtifactError(f"{path}: not a readable recording ({error}). Record it again") from error
         for spec in self.outputs:
             if spec.name not in arrays:

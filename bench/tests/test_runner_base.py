@@ -111,8 +111,14 @@ def test_the_feed_key_depends_on_name_dtype_shape_and_bytes_and_on_nothing_else(
     key = feed_key({"a": value, "b": value})
     assert len(key) == hashlib.sha256().digest_size * 2
     assert feed_key({"b": value.copy(), "a": np.asfortranarray(value)}) == key
-    others = [{"a": value}, {"a": value, "c": value}, {"a": value, "b": value.astype(np.float64)},
-              {"a": value, "b": value.reshape(3, 2)}, {"a": value, "b": value + 1}, {"a": value, "b": -0.0 * value}]  # fmt: skip
+    others = [
+        {"a": value},
+        {"a": value, "c": value},
+        {"a": value, "b": value.astype(np.float64)},
+        {"a": value, "b": value.reshape(3, 2)},
+        {"a": value, "b": value + 1},
+        {"a": value, "b": -0.0 * value},
+    ]
     assert len({key, *map(feed_key, others)}) == 7
 
 
