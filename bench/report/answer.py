@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.report import numbers
 from bench.report.cells import DID_NOT_RUN, NEEDS_A_PERSON
+from bench.types import PRECISIONS
 
 if TYPE_CHECKING:
     from bench.report.cells import CellView, Group, Run
@@ -157,25 +159,25 @@ def needs_person(run: Run) -> list[Attention]:
 
 
 def allowed_loss(run: Run) -> list[tuple[str, str]]:
-    """Precision and allowed AP loss: of the reference in percent, or in AP where models differ."""
+    """Precisions and allowed AP loss: of the reference in percent, or in AP where that differs between models."""
     shares: dict[str, set[str]] = {}
     margins: dict[str, list[float]] = {}
     for group in run.groups:
         reference_ap = group.reference.ap if group.reference else None
         for cell in group.candidates:
-            if cell.margin is None or cell.margin != cell.margin:
+            if cell.margin is None or not math.isfinite(cell.margin):
                 continue
             margins.setdefault(cell.precision, []).append(cell.margin)
             share = numbers.percent(cell.margin / reference_ap) if reference_ap else ""
             shares.setdefault(cell.precision, set()).add(share)
-    rows = []
-    for precision, values in margins.items():
+    rows: dict[str, list[str]] = {}
+    for precision in sorted(margins, key=PRECISIONS.index):
+        low, high = (numbers.fixed(end, 4) for end in (min(margins[precision]), max(margins[precision])))
+        text = f"{low} AP" if low == high else f"{low} to {high} AP"
         if len(shares[precision]) == 1 and "" not in shares[precision]:
-            rows.append((precision, next(iter(shares[precision]))))
-        else:
-            low, high = numbers.fixed(min(values), 4), numbers.fixed(max(values), 4)
-            rows.append((precision, f"{low} AP" if low == high else f"{low} to {high} AP"))
-    return rows
+            text = next(iter(shares[precision]))
+        rows.setdefault(text, []).append(precision)
+    return [(numbers.in_words(names), text) for text, names in rows.items()]
 
 
 def exit_sentence(run: Run) -> str:

@@ -75,15 +75,17 @@ def tradeoff_finding(run: Run) -> str:
 def slow_int8(run: Run) -> list[str]:
     """Say plainly where int8 costs time: slower than the same runtime at fp32, or slower than the reference."""
     sentences = []
+    by_runtime: dict[str, list[str]] = {}
     for group, cell, fp32 in _slow_int8(run):
-        name = run.name(cell)
         if fp32 is not None and fp32.p50_ms is not None and cell.p50_ms is not None:
-            took = f"{numbers.three_digits(cell.p50_ms)} ms against {numbers.three_digits(fp32.p50_ms)} ms"
-            sentences.append(f"{name} is slower than {fp32.label}: {took}.")
+            took = f"{numbers.three_digits(cell.p50_ms)} against {numbers.three_digits(fp32.p50_ms)} ms"
+            where = f"{group.title} {took}" if len(run.groups) > 1 else took
+            by_runtime.setdefault(cell.runtime, []).append(where)
         else:
             pace = numbers.ratio(cell.ratio or 0.0)
-            sentences.append(f"{name} is slower than {group.reference_label}: {pace} its speed.")
-    return sentences
+            sentences.append(f"{run.name(cell)} is slower than {group.reference_label}: {pace} its speed.")
+    slower = [f"int8 is slower than fp32 on {name}: {', '.join(took)}." for name, took in by_runtime.items()]
+    return slower + sentences
 
 
 def cells_finding(run: Run) -> str:

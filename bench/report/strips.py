@@ -77,7 +77,7 @@ def timing_finding(run: Run) -> str:
     tags = sorted({tag for c in run.cells for r in _rounds(c) for tag in _tags(r)})
     word = "Yes" if worst <= STEADY and not tags else "Mostly" if worst <= MOVED else "No"
     where = f"{numbers.percent(worst)} ({run.name(cell)})"
-    text = f"{word}: between the calmest and the slowest tenth of rounds, a cell's median moved by at most {where}."
+    text = f"{word}: between the calmest and the slowest tenth of rounds, a cell’s median moved by at most {where}."
     if word == "No":
         moved = f"the median of {run.name(cell)} moved by {numbers.percent(worst)} between rounds"
         text = f"No: {moved}. Small ratios are not safe."
@@ -139,8 +139,8 @@ def _timing(group: Group, cells: Sequence[CellView]) -> Timing:
 
 def _nice_step(raw: float) -> float:
     """The next of 1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10 times a power of ten."""
-    scale = 10 ** math.floor(math.log10(raw))
-    return next(f * scale for f in (1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10) if f * scale >= raw * 0.999)
+    scale = 10.0 ** math.floor(math.log10(raw))
+    return next(float(f) * scale for f in (1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10) if f * scale >= raw * 0.999)
 
 
 def _strip(cell: CellView, count: int, axis_ms: float) -> Strip:

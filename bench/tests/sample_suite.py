@@ -32,23 +32,38 @@ def sample_suite(*, intervals: bool = False, hostile: bool = False) -> dict[str,
         _add_intervals(cells)
     references = {c["cell"]["model"]: cell_id(c) for c in cells if c["role"] == "reference"}
     return {
-        "schema": "suite_result/1", "run_id": "20260814-0210-3f9c1ab",
-        "started_at": "2026-08-14T02:10:04+00:00", "finished_at": "2026-08-14T02:51:09+00:00",
+        "schema": "suite_result/1",
+        "run_id": "20260814-0210-3f9c1ab",
+        "started_at": "2026-08-14T02:10:04+00:00",
+        "finished_at": "2026-08-14T02:51:09+00:00",
         "command": "parity run --models yolov10n,fastestdet --backends torch,onnxrt,openvino,trt "
-                   f"--precisions fp32,bf16,fp16,int8{' ' + HOSTILE if hostile else ''}",
-        "host": {"name": "bench-a", "cpu": "Xeon 6", "cores": 16, "memory_gb": 64.0, "gpu": None, "os": "Linux 6.12",
-                 "python": "3.11.7",
-                 "versions": {"torch": "2.13.0", "onnxruntime": "1.31.0", "openvino": "2026.4.0",
-                              "backend-parity": "0.1.0"}},
+        f"--precisions fp32,bf16,fp16,int8{' ' + HOSTILE if hostile else ''}",
+        "host": {
+            "name": "bench-a",
+            "cpu": "Xeon 6",
+            "cores": 16,
+            "memory_gb": 64.0,
+            "gpu": None,
+            "os": "Linux 6.12",
+            "python": "3.11.7",
+            "versions": {"torch": "2.13.0", "onnxruntime": "1.31.0", "openvino": "2026.4.0", "backend-parity": "0.1.0"},
+        },
         "git": {"commit": "3f9c1ab" + "0" * 33, "branch": "main", "dirty": False},
-        "protocol": {"Latency includes": "one whole-graph step on resident inputs, then wait. Not: decode, "
-                                         "pre-processing, host copies, post-processing",
-                     "Rounds": 12, "Steps per round": 8, "Seed": 20260814, "Threads": 8,
-                     "Margins": {"fp32": "0.1 % or 0.0002", "int8": "1 % or 0.003"},
-                     "Accuracy": "COCO AP at IoU .50:.95, 100 detections"},
+        "protocol": {
+            "Latency includes": "one whole-graph step on resident inputs, then wait. Not: decode, "
+            "pre-processing, host copies, post-processing",
+            "Rounds": 12,
+            "Steps per round": 8,
+            "Seed": 20260814,
+            "Threads": 8,
+            "Margins": {"fp32": "0.1 % or 0.0002", "int8": "1 % or 0.003"},
+            "Accuracy": "COCO AP at IoU .50:.95, 100 detections",
+        },
         "reference": {"asked": "torch:fp32:cpu", "cells": references},
-        "cells": cells, "exit_code": 1, "interrupted": False,
-    }  # fmt: skip
+        "cells": cells,
+        "exit_code": 1,
+        "interrupted": False,
+    }
 
 
 def cell_id(record: dict[str, Any]) -> str:
@@ -74,22 +89,51 @@ def make_cell(
     ap, ms = REFERENCE_AP.get(name, 0.5), REFERENCE_MS.get(name, 20.0)
     ran = delta is not None or ratio is not None
     record: dict[str, Any] = {
-        "cell": {"model": model, "backend": backend, "device": "cuda:0" if backend == "trt" else "cpu",
-                 "precision": precision, "fixtures": fixtures, "batch": 1},
-        "role": "candidate", "status": status, "reason": None, "reason_short": None,
+        "cell": {
+            "model": model,
+            "backend": backend,
+            "device": "cuda:0" if backend == "trt" else "cpu",
+            "precision": precision,
+            "fixtures": fixtures,
+            "batch": 1,
+        },
+        "role": "candidate",
+        "status": status,
+        "reason": None,
+        "reason_short": None,
         "artifact": _artifact(model, backend, precision) if ran else None,
-        "observed": {"precision": precision, "provider": "CPUExecutionProvider", "emulated": False,
-                     "evidence": {"compute nodes": 214}} if ran else None,
-        "parity": [], "accuracy": None, "speed": None, "memory": None, "startup": None,
-        "duration_s": 61.5 if ran else None, "flips": [], "failure": None, "waiver": None,
-    }  # fmt: skip
+        "observed": {
+            "precision": precision,
+            "provider": "CPUExecutionProvider",
+            "emulated": False,
+            "evidence": {"compute nodes": 214},
+        }
+        if ran
+        else None,
+        "parity": [],
+        "accuracy": None,
+        "speed": None,
+        "memory": None,
+        "startup": None,
+        "duration_s": 61.5 if ran else None,
+        "flips": [],
+        "failure": None,
+        "waiver": None,
+    }
     if delta is not None:
         record["accuracy"] = _accuracy(ap, delta, precision, images, status)
         record["parity"] = [
             _parity("preprocess", "sha256 of input tensor", total=images, passed=True),
-            _parity("tensor", "output0", total=2_142_000, rms=2.1e-6, budget=3.4e-5, sqnr_db=104.2,
-                    passed=True if precision == "fp32" else None),
-        ]  # fmt: skip
+            _parity(
+                "tensor",
+                "output0",
+                total=2_142_000,
+                rms=2.1e-6,
+                budget=3.4e-5,
+                sqnr_db=104.2,
+                passed=True if precision == "fp32" else None,
+            ),
+        ]
     if ratio is not None:
         record["speed"] = _speed(ms / ratio, ratio, seed=f"{model}{backend}{precision}")
         record["memory"] = {"peak_rss_mb": 612.4 / ratio**0.5, "device_mb": None}
@@ -147,11 +191,16 @@ def _yolo(model: str, skipped: str) -> list[dict[str, Any]]:
     for cell in (bf16, ov8):
         cell["accuracy"]["reason"] = unjudged
     return [
-        as_reference(make("torch", "fp32", delta=0.0, ratio=1.0)), bf16,
-        make("onnxrt", "fp32", delta=0.0, ratio=1.42), fp16, int8,
-        make("openvino", "fp32", delta=0.0001, ratio=1.54), ov16, ov8,
+        as_reference(make("torch", "fp32", delta=0.0, ratio=1.0)),
+        bf16,
+        make("onnxrt", "fp32", delta=0.0, ratio=1.42),
+        fp16,
+        int8,
+        make("openvino", "fp32", delta=0.0001, ratio=1.54),
+        ov16,
+        ov8,
         make("trt", "fp16", "skipped", reason=skipped, reason_short="no GPU on host"),
-    ]  # fmt: skip
+    ]
 
 
 def _fastest(model: str, skipped: str) -> list[dict[str, Any]]:
@@ -180,16 +229,35 @@ def _fastest(model: str, skipped: str) -> list[dict[str, Any]]:
     return [
         as_reference(make("torch", "fp32", delta=0.0, ratio=1.0)),
         make("onnxrt", "fp32", delta=0.0, ratio=1.01),
-        make("onnxrt", "fp16", "unsupported", reason="Declared by the backend: no half-precision Resize on CPU.",
-             reason_short="no fp16 Resize"), waived,
-        make("openvino", "fp32", delta=0.0, ratio=0.97), failed,
-        make("openvino", "fp16", "error", reason_short="SIGSEGV",
-             reason="Killed by SIGSEGV (signal 11) in the first inference, 0.6 s after load. The other cells kept theirs.",
-             failure={"stage": "first inference", "signal": "11 (SIGSEGV)", "after_s": 0.6, "stderr_tail": tail}),
-        make("openvino", "int8", "undecided", delta=0.0003, ratio=1.02, reason_short="not judged",
-             reason="128 images cannot decide a margin of 0.0030."),
+        make(
+            "onnxrt",
+            "fp16",
+            "unsupported",
+            reason="Declared by the backend: no half-precision Resize on CPU.",
+            reason_short="no fp16 Resize",
+        ),
+        waived,
+        make("openvino", "fp32", delta=0.0, ratio=0.97),
+        failed,
+        make(
+            "openvino",
+            "fp16",
+            "error",
+            reason_short="SIGSEGV",
+            reason="Killed by SIGSEGV (signal 11) in the first inference, 0.6 s after load.",
+            failure={"stage": "first inference", "signal": "11 (SIGSEGV)", "after_s": 0.6, "stderr_tail": tail},
+        ),
+        make(
+            "openvino",
+            "int8",
+            "undecided",
+            delta=0.0003,
+            ratio=1.02,
+            reason_short="not judged",
+            reason="128 images cannot decide a margin of 0.0030.",
+        ),
         make("trt", "fp16", "skipped", reason=skipped, reason_short="no GPU on host"),
-    ]  # fmt: skip
+    ]
 
 
 def _artifact(model: str, backend: str, precision: str) -> dict[str, Any]:
@@ -198,21 +266,43 @@ def _artifact(model: str, backend: str, precision: str) -> dict[str, Any]:
     sizes = {"fp32": 9_112_004, "fp16": 4_604_871, "bf16": 4_604_871, "int8": 2_702_993}
     source = None if kind == "weights" else f"{model} weights fp32" if precision == "fp32" else f"{model} onnx fp32"
     recipe = {"tool": "torch.onnx", "opset": 17} if precision == "fp32" else {"tool": "onnxruntime", "calibration": 256}
-    return {"kind": kind, "sha256": hashlib.sha256(name.encode()).hexdigest(), "bytes": sizes[precision],
-            "made_from": source and hashlib.sha256(source.encode()).hexdigest(),
-            "recipe": {} if kind == "weights" else recipe}  # fmt: skip
+    return {
+        "kind": kind,
+        "sha256": hashlib.sha256(name.encode()).hexdigest(),
+        "bytes": sizes[precision],
+        "made_from": source and hashlib.sha256(source.encode()).hexdigest(),
+        "recipe": {} if kind == "weights" else recipe,
+    }
 
 
 def _accuracy(ap: float, delta: float, precision: str, images: int, status: str) -> dict[str, Any]:
     verdict = {"passed": "passed", "failed": "failed", "waived": "failed"}.get(status, "not judged")
-    return {"metric": "bbox AP", "images": images, "stats": {name: round(ap + delta, 6) for name in STATS},
-            "delta": delta, "ci95": None, "margin": max(MARGIN_SHARE[precision] * ap, FLOOR[precision]),
-            "resolvable": None, "verdict": verdict, "scorer": "pycocotools 2.0.11", "reason": None}  # fmt: skip
+    return {
+        "metric": "bbox AP",
+        "images": images,
+        "stats": {name: round(ap + delta, 6) for name in STATS},
+        "delta": delta,
+        "ci95": None,
+        "margin": max(MARGIN_SHARE[precision] * ap, FLOOR[precision]),
+        "resolvable": None,
+        "verdict": verdict,
+        "scorer": "pycocotools 2.0.11",
+        "reason": None,
+    }
 
 
 def _parity(level: str, name: str, *, total: int, passed: bool | None, **values: Any) -> dict[str, Any]:
-    empty = {"mismatched": 0, "max_abs": None, "rms": None, "sqnr_db": None, "cosine": None, "nonfinite": 0,
-             "budget": None, "worst": None, "explain": None}  # fmt: skip
+    empty = {
+        "mismatched": 0,
+        "max_abs": None,
+        "rms": None,
+        "sqnr_db": None,
+        "cosine": None,
+        "nonfinite": 0,
+        "budget": None,
+        "worst": None,
+        "explain": None,
+    }
     return {"level": level, "name": name, "total": total, "passed": passed, **empty, **values}
 
 
@@ -224,25 +314,54 @@ def _speed(p50_ms: float, ratio: float, *, seed: str) -> dict[str, Any]:
         samples = [p50_ms * slow * (1 + abs(noise.gauss(0, 0.02)) + (noise.random() < 0.06) * 0.2) for _ in range(8)]
         rounds.append({"order": noise.randrange(8), "samples_ms": [round(s, 4) for s in samples]})
     latency = {"p50": p50_ms, "p90": p50_ms * 1.05, "p99": None, "mean": p50_ms * 1.01}
-    return {"latency_ms": latency, "fps": 1000 / p50_ms, "samples": 96,
-            "includes": "one whole-graph step on resident inputs", "end_to_end_ms": {"p50": p50_ms + 6.4}, "ratio": ratio,
-            "ratio_ci95": None, "verdict": "not judged", "noise": {"load_average_before": 0.7, "load_average_after": 1.9},
-            "rounds": rounds}  # fmt: skip
+    return {
+        "latency_ms": latency,
+        "fps": 1000 / p50_ms,
+        "samples": 96,
+        "includes": "one whole-graph step on resident inputs",
+        "end_to_end_ms": {"p50": p50_ms + 6.4},
+        "ratio": ratio,
+        "ratio_ci95": None,
+        "verdict": "not judged",
+        "noise": {"load_average_before": 0.7, "load_average_after": 1.9},
+        "rounds": rounds,
+    }
 
 
 def _flips() -> list[dict[str, Any]]:
     box = lambda x, y, w, h, s, name: {"box_xyxy": [x, y, x + w, y + h], "score": s, "label": name}  # noqa: E731
-    ref = [box(70, 56, 96, 96, 0.93, "washer"), box(228, 116, 70, 68, 0.81, "washer"), box(330, 52, 44, 42, 0.66, "washer"),
-           box(38, 164, 66, 66, 0.90, "cross"), box(180, 208, 32, 30, 0.42, "washer")]  # fmt: skip
+    ref = [
+        box(70, 56, 96, 96, 0.93, "washer"),
+        box(228, 116, 70, 68, 0.81, "washer"),
+        box(330, 52, 44, 42, 0.66, "washer"),
+        box(38, 164, 66, 66, 0.90, "cross"),
+        box(180, 208, 32, 30, 0.42, "washer"),
+    ]
     cand = [
         box(70, 56, 96, 96, 0.58, "ring"),
         box(38, 164, 66, 66, 0.89, "cross"),
         box(330, 174, 62, 54, 0.37, "plate"),
     ]
-    flip = {"image": "shapes/val/000231.png", "width": 420, "height": 260, "kind": "3 missing, 1 extra, 1 class changed",
-            "explained": False, "ref": ref, "cand": cand, "thumb": _thumb(ref, 420, 260)}  # fmt: skip
-    tall = {"image": "shapes/val/000078.png", "width": 240, "height": 320, "kind": "1 missing", "explained": True,
-            "ref": [box(20, 40, 90, 120, 0.71, "ring")], "cand": [], "thumb": None}  # fmt: skip
+    flip = {
+        "image": "shapes/val/000231.png",
+        "width": 420,
+        "height": 260,
+        "kind": "3 missing, 1 extra, 1 class changed",
+        "explained": False,
+        "ref": ref,
+        "cand": cand,
+        "thumb": _thumb(ref, 420, 260),
+    }
+    tall = {
+        "image": "shapes/val/000078.png",
+        "width": 240,
+        "height": 320,
+        "kind": "1 missing",
+        "explained": True,
+        "ref": [box(20, 40, 90, 120, 0.71, "ring")],
+        "cand": [],
+        "thumb": None,
+    }
     return [flip, tall]
 
 
