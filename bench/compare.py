@@ -38,6 +38,12 @@ def tensor_budget(golden_rms: float, reference_error_rms: float, k: float = 10.0
     return k * max(reference_error_rms, _RELATIVE_FLOOR * golden_rms)
 
 
+def tensor_rms(arrays: Sequence[Array]) -> float:
+    """Root mean square over all elements of all arrays, in float64; 0 when there are none, NaN when one is NaN."""
+    flat = np.concatenate([np.zeros(0), *[np.asarray(a, np.float64).ravel() for a in arrays]])
+    return float(np.sqrt(np.mean(np.square(flat)))) if flat.size else 0.0
+
+
 def compare_tensors(
     name: str, candidate: Sequence[Array], golden: Sequence[Array], *, budget: float | None
 ) -> ParityResult:

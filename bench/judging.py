@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from bench.compare import compare_preprocess, compare_tensors, tensor_budget
+from bench.compare import compare_preprocess, compare_tensors, tensor_budget, tensor_rms
 from bench.errors import InputError
 from bench.matching import ImageDifference, compare_predictions
 from bench.results import AccuracyResult, ArtifactRecord, CellResult, Observed, ParityResult, SpeedResult
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
     from bench.matrix import Request
     from bench.modelrun import ModelRun, Record
-    from bench.types import Array
 
 INCLUDES = (
     "one whole-graph step on resident inputs, then wait; not decoding, pre-processing, host copies or post-processing"
@@ -187,6 +184,8 @@ def _parity(
             record.accuracy.predictions,
             class_names=run.plan.spec.class_names,
             gate=precision in GATED_PREDICTIONS,
+            max_detections=run.plan.spec.max_detections,
+            emission_floor=run.plan.spec.score_floor,
         )
         rows.append(row)
     return tuple(rows), differences
@@ -209,17 +208,12 @@ def _tensors(run: ModelRun, record: Record, base: _Reference) -> list[ParityResu
         expected = [s[spec.name] for s in golden]
         budget = None
         if gated:
-            own = (
-                0.0 if yardstick is None else _rms([y[spec.name] - g for y, g in zip(yardstick, expected, strict=True)])
-            )
-            budget = tensor_budget(_rms(expected), own)
+            own = 0.0
+            if yardstick is not None:
+                own = tensor_rms([y[spec.name] - g for y, g in zip(yardstick, expected, strict=True)])
+            budget = tensor_budget(tensor_rms(expected), own)
         rows.append(compare_tensors(f"{spec.name} against the {against}", candidate, expected, budget=budget))
     return rows
-
-
-def _rms(arrays: list[Array]) -> float:
-    flat = np.concatenate([np.asarray(a, np.float64).ravel() for a in arrays])
-    return float(np.sqrt(np.mean(np.square(flat)))) if flat.size else 0.0
 
 
 def _speed(

@@ -41,7 +41,7 @@ def worst_flips(
                 image=sample.path.name,
                 width=sample.width,
                 height=sample.height,
-                kind=f"{difference.missing} missing, {difference.extra} extra, {difference.moved} moved",
+                kind=difference.kind,
                 explained=False,
                 ref=_boxes(reference.get(sample.image_id), class_names),
                 cand=_boxes(candidate.get(sample.image_id), class_names),

@@ -7,12 +7,10 @@ reference AP is failed outright, because no interval over these images could rea
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.results import AccuracyResult, Finding
-from bench.timing import SAME_BAND
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,15 +146,6 @@ def findings(
             )
     rank = {"failed": 0, "undecided": 1}
     return sorted(found, key=lambda f: rank.get(f.status, 2))
-
-
-def speed_word(ratio: float | None) -> str:
-    """Describe a ratio without an interval: ``about the same``, ``1.42× as fast`` or ``slower``."""
-    if ratio is None or not math.isfinite(ratio):
-        return "not measured"
-    if abs(math.log(ratio)) <= math.log1p(SAME_BAND):
-        return "about the same speed"
-    return f"{ratio:.2f}× as fast"
 
 
 def exit_code(cells: Sequence[CellResult]) -> int:

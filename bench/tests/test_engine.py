@@ -1,11 +1,11 @@
 """Whole runs over the fakes: what is honest passes, each saboteur is caught by name, nothing else is lost."""
 
+import _thread
 import dataclasses
 import datetime
 import json
 import threading
 
-import _thread
 import pytest
 
 from bench import testing

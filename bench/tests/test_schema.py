@@ -106,7 +106,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(InputError, match="No space left on device.*--out DIR"):
+    with pytest.raises(InputError, match=r"No space left on device.*--out DIR"):
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in Path(tmp_path).iterdir()] == ["a.txt"]

@@ -40,7 +40,7 @@ def test_drift_of_the_host_cancels(drift, factor):
 
 
 def test_rounds_of_different_length_are_refused():
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         speed_ratio([[1.0]], [[1.0], [1.0]])
 
 
