@@ -51,7 +51,8 @@ def box_iou(a_xyxy: Array, b_xyxy: Array) -> Array:
     area_b = np.prod(b[..., 2:] - b[..., :2], axis=-1)
     union = area_a + area_b - inter
     empty: Array = np.where(np.isnan(union), np.nan, 0.0)
-    return np.divide(inter, union, out=empty, where=union > 0)
+    np.divide(inter, union, out=empty, where=union > 0)
+    return empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

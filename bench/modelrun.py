@@ -146,6 +146,7 @@ class ModelRun:
             weights=self.plan.weights,
             seed=self._request.seed,
             threads=self._request.threads,
+            first=self._samples[0],
         )
         record.evidence, record.version = loaded["evidence"], loaded["version"]
         record.attestation = mismatch(planned.cell, planned.mode, loaded["evidence"])

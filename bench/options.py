@@ -142,14 +142,16 @@ def make_request(values: Mapping[str, Any], *, command: str) -> Request:
 def _reference(text: Any, default: Any) -> tuple[str, str, str]:
     if text is None:
         return tuple(default)  # type: ignore[return-value]
-    backend, _, rest = str(text).partition(":")
-    precision, _, device = rest.partition(":")
-    precision = precision or "fp32"
-    if precision not in PRECISIONS:
+    parts = str(text).split(":")
+    at = next((i for i, part in enumerate(parts) if i > 0 and part in PRECISIONS), None)
+    if at is None and len(parts) == 1:
+        return load_backend(parts[0]).name, "fp32", "cpu"
+    if at is None:
         raise UsageError(
-            f"--reference {text}: {precision!r} is no precision.{did_you_mean(precision, PRECISIONS)} "
-            "Form: BACKEND:PRECISION:DEVICE, for example torch:fp32:cpu."
+            f"--reference {text}: names no precision.{did_you_mean(parts[-1], PRECISIONS)} "
+            "Form: BACKEND:PRECISION[:DEVICE], for example torch:fp32:cpu."
         )
+    backend, precision, device = ":".join(parts[:at]), parts[at], ":".join(parts[at + 1 :])
     return load_backend(backend).name, precision, device or "cpu"
 
 

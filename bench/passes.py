@@ -108,7 +108,7 @@ def accuracy_pass(
 
 def prepare(adapter: Adapter, sample: Sample) -> tuple[dict[str, Array], Mapping[str, Any]]:
     """Decode one image and preprocess it."""
-    return adapter.preprocess(read_image_rgb(sample.path))
+    return adapter.preprocess(read_image_rgb(sample.path, (sample.height, sample.width)))
 
 
 def stack(feeds: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
@@ -170,7 +170,7 @@ def _load(adapter: Adapter, samples: Sequence[Sample], todo: queue.Queue[Any], s
     for sample in samples:
         if stop.is_set():
             return
-        image = read_image_rgb(sample.path)
+        image = read_image_rgb(sample.path, (sample.height, sample.width))
         start = clock()
         feeds, meta = adapter.preprocess(image)
         elapsed_ms = (clock() - start) * 1000.0

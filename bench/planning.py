@@ -88,10 +88,10 @@ def probe_for(request: Request, *, logs: Path) -> list[BackendFacts]:
         ]
     targets = {a.name: a.target for a in asked}
     targets.setdefault(request.reference[0], request.reference[0])
-    for name in backend_names():  # a backend that takes weights gives the golden
-        if load_backend(name).artifact_kind == "weights":
-            targets.setdefault(name, name)
-    if not any(load_backend(t).artifact_kind == "onnx" for t in targets.values()):
+    if not any(load_backend(t).artifact_kind == "weights" for t in targets.values()):  # one gives the golden
+        targets.update({n: n for n in backend_names() if load_backend(n).artifact_kind == "weights"})
+    onnx_given = any(p.suffix.lower() == ".onnx" for p in request.weights.values())
+    if onnx_given and not any(load_backend(t).artifact_kind == "onnx" for t in targets.values()):
         targets.update({n: n for n in backend_names() if load_backend(n).artifact_kind == "onnx"})
     facts = probe(
         list(targets.values()),

@@ -7,6 +7,7 @@ Everything is importable by name, so that a lane can load it: ``bench.testing:fa
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import time
@@ -347,3 +348,13 @@ def fake_fixtures(folder: Path, count: int = 8, *, split: str = "val") -> Fixtur
         name="fake", split=split, samples=tuple(samples), annotations=tuple(annotations), sha256=digest.hexdigest(),
         categories=tuple({"id": i + 1, "name": name} for i, name in enumerate(CLASSES)), origin="bench.testing",
     )  # fmt: skip
+
+
+def fake_folder(folder: Path, count: int = 8) -> Path:
+    """Write the fake images as a fixture folder in COCO layout, ready for ``--fixtures``; return the folder."""
+    made = fake_fixtures(folder / "images", count)
+    images = [{"id": s.image_id, "file_name": s.path.name, "width": s.width, "height": s.height} for s in made.samples]
+    document = {"images": images, "annotations": list(made.annotations), "categories": list(made.categories)}
+    (folder / "annotations").mkdir()
+    (folder / "annotations" / "instances.json").write_text(json.dumps(document), "utf-8")
+    return folder

@@ -108,10 +108,12 @@ class Worker:
         weights: Path | None,
         seed: int,
         threads: int,
+        first: Sample,
     ) -> dict[str, Any]:
-        """Open the runtime, attest it and run one inference on zeros; times in seconds and milliseconds."""
+        """Open the runtime, run it once on the image ``first`` and attest it; times in seconds and milliseconds."""
         import cv2
 
+        from bench.passes import prepare, stack
         from bench.registry import load_adapter, load_backend
 
         cv2.setNumThreads(1)  # decoding shares the machine with the runtime that is being measured
@@ -123,7 +125,7 @@ class Worker:
         artifact = runtime.prepare(artifact, cell, Store())
         self._runner = runtime.open(artifact, cell, threads=threads)
         load_s = clock() - start
-        feeds = example_feeds(self._runner.inputs, batch=cell.batch)
+        feeds = stack([prepare(model, first)[0]] * cell.batch)
         start = clock()
         self._runner.run(feeds)
         first_ms = (clock() - start) * 1000.0

@@ -60,6 +60,7 @@ def open_lane(plan: ModelPlan, backend: str, maker: Maker, folder: Path) -> Lane
         weights=plan.weights,
         seed=0,
         threads=1,
+        first=plan.fixtures.samples[0],
     )
     return lane
 

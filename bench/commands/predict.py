@@ -52,6 +52,7 @@ def predict_command(options: Mapping[str, Any], *, out: Path, wrap: bool, record
                 weights=plan.weights,
                 seed=request.seed,
                 threads=request.threads,
+                first=plan.fixtures.samples[0],
             )
             done = lane.call(
                 "predict",
