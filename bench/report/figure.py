@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Sentinels: colours that matplotlib carries through and the page replaces by its own tokens.
 _COLOURS = {name: f"#0a0b{index:02x}" for index, name in enumerate(
     ("paper", "ink", "ink2", "line", "band", "same", "fail", "open", "off"))}  # fmt: skip
-_BY_WORD = {"passed": "same", "failed": "fail", "error": "fail", "waived": "fail", "undecided": "open"}
+_BY_WORD = {"passed": "same", "failed": "fail", "error": "fail", "waived": "open", "undecided": "open"}
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 46
 _FONT_PX = 12.5
 

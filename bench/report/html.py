@@ -12,7 +12,8 @@ from bench.report import answer, findings, numbers, provenance, strips, tables
 from bench.report.cells import DID_NOT_RUN, NEEDS_A_PERSON, read_run
 from bench.report.evidence import cases_of, open_questions_of
 from bench.report.figure import scatter_svg
-from bench.report.scatter import FILLS, marker_of, panel_of
+from bench.report.scatter import FILLS, drawable, marker_of, panel_of
+from bench.types import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +54,7 @@ def _context(run: Run) -> dict[str, Any]:
     return {
         "run": run,
         "suite": run.suite,
+        "command": provenance.command_of(run),
         "headline": answer.headline(run),
         "tally": answer.tally(run),
         "bests": [_best(group) for group in run.groups if group.candidates],
@@ -105,13 +107,12 @@ def _figures(run: Run) -> list[dict[str, Any]]:
 
 
 def _key(run: Run) -> list[tuple[str, str, str]]:
-    """Legend entries ``(marker, fill, words)`` for what occurs."""
+    """Legend entries ``(marker, fill, words)`` for what is drawn."""
+    drawn = [c for c in run.candidates if drawable(c)]
     marker = marker_of(run)
-    backends = list(dict.fromkeys(cell.backend for cell in run.candidates))
-    entries = [(marker[name], "none", name) for name in backends]
-    words = {"none": "hollow", "left": "half", "full": "solid"}
-    for fill, word in words.items():
-        names = sorted({c.precision for c in run.candidates if FILLS.get(c.precision, "full") == fill})
+    entries = [(marker[name], "none", name) for name in marker if any(c.backend == name for c in drawn)]
+    for fill, word in (("none", "hollow"), ("left", "half"), ("full", "solid")):
+        names = [p for p in PRECISIONS if FILLS.get(p, "full") == fill and any(c.precision == p for c in drawn)]
         if names:
             entries.append(("o", fill, f"{', '.join(names)} {word}"))
     return entries

@@ -45,6 +45,12 @@ def facts_of(run: Run) -> list[tuple[str, str]]:
     ]
 
 
+def command_of(run: Run) -> str:
+    """The command with one option per line, as a shell takes it; left alone where quotes could hold an option."""
+    command = str(run.suite["command"])
+    return command if any(quote in command for quote in "'\"\\") else command.replace(" --", " \\\n  --")
+
+
 def protocol_of(run: Run) -> list[tuple[str, str]]:
     """Every setting that a number depends on, as the run recorded it."""
     return [(_label(name), _value(value)) for name, value in run.suite["protocol"].items()]

@@ -72,16 +72,21 @@ def marker_of(run: Run) -> dict[str, str]:
     return {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(names)}
 
 
+def drawable(cell: CellView) -> bool:
+    """True when a cell has both numbers of a point."""
+    return _finite(cell.ratio) and _finite(cell.delta)
+
+
 def panel_of(group: Group, run: Run) -> Panel:
     """Collect what is drawn for one model; cells without both numbers are counted, not drawn."""
-    drawable = [c for c in group.candidates if _finite(c.ratio) and _finite(c.delta)]
+    drawn = [c for c in group.candidates if drawable(c)]
     margins = _margins(group)
-    low, high = _delta_range(drawable, [margin for _, margin in margins])
-    ratios = [1.0, *(end for c in drawable for end in (c.ratio or 1.0, *(c.ratio_ci95 or ())))]
+    low, high = _delta_range(drawn, [margin for _, margin in margins])
+    ratios = [1.0, *(end for c in drawn for end in (c.ratio or 1.0, *(c.ratio_ci95 or ())))]
     pad = max((max(ratios) - min(ratios)) * 0.12, 0.08)  # twice on the right, where labels start
     marker = marker_of(run)
     points = []
-    for cell in drawable:
+    for cell in drawn:
         ratio, delta = cell.ratio or 0.0, cell.delta or 0.0
         below = delta < low
         word = "not judged" if cell.open_question and not run.has_intervals else cell.word
@@ -95,11 +100,11 @@ def panel_of(group: Group, run: Run) -> Panel:
         ))  # fmt: skip
     return Panel(
         title=f"{group.model} on {group.fixtures}",
-        note=_note(group, drawable),
+        note=_note(group, drawn),
         points=tuple(points),
-        absent=len(group.candidates) - len(drawable),
+        absent=len(group.candidates) - len(drawn),
         margins=margins,
-        front=_front([c for c in drawable if c.same]),
+        front=_front([c for c in drawn if c.same]),
         delta_range=(low, high),
         ratio_range=(max(min(ratios) - pad, 0.0), max(ratios) + 2 * pad),
         axis=f"Speed, relative to {group.reference_label}",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import copy
 import hashlib
 import random
 from typing import Any
 
+from bench.results import STAT_NAMES
+from bench.tests.sample_flips import sample_flips
+
 HOSTILE = "<script>alert('x')</script>\"&amp;$\\frac{1}{2}$"
-STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 REFERENCE_AP = {"yolov10n": 0.7118, "fastestdet": 0.2837}
 REFERENCE_MS = {"yolov10n": 41.8, "fastestdet": 9.84}
 MARGIN_SHARE = {"fp32": 0.001, "bf16": 0.005, "fp16": 0.005, "int8": 0.01}
@@ -162,7 +163,7 @@ def _yolo(model: str, skipped: str) -> list[dict[str, Any]]:
         ratio=0.62,
         reason_short="prediction parity",
         reason="Non-finite scores in 3 of 600 images; the worst image misses 3 of 5 boxes.",
-        flips=_flips(),
+        flips=sample_flips(),
     )
     int8["parity"].append(
         _parity(
@@ -280,7 +281,7 @@ def _accuracy(ap: float, delta: float, precision: str, images: int, status: str)
     return {
         "metric": "bbox AP",
         "images": images,
-        "stats": {name: round(ap + delta, 6) for name in STATS},
+        "stats": {name: round(ap + delta, 6) for name in STAT_NAMES},
         "delta": delta,
         "ci95": None,
         "margin": max(MARGIN_SHARE[precision] * ap, FLOOR[precision]),
@@ -326,56 +327,6 @@ def _speed(p50_ms: float, ratio: float, *, seed: str) -> dict[str, Any]:
         "noise": {"load_average_before": 0.7, "load_average_after": 1.9},
         "rounds": rounds,
     }
-
-
-def _flips() -> list[dict[str, Any]]:
-    box = lambda x, y, w, h, s, name: {"box_xyxy": [x, y, x + w, y + h], "score": s, "label": name}  # noqa: E731
-    ref = [
-        box(70, 56, 96, 96, 0.93, "washer"),
-        box(228, 116, 70, 68, 0.81, "washer"),
-        box(330, 52, 44, 42, 0.66, "washer"),
-        box(38, 164, 66, 66, 0.90, "cross"),
-        box(180, 208, 32, 30, 0.42, "washer"),
-    ]
-    cand = [
-        box(70, 56, 96, 96, 0.58, "ring"),
-        box(38, 164, 66, 66, 0.89, "cross"),
-        box(330, 174, 62, 54, 0.37, "plate"),
-    ]
-    flip = {
-        "image": "shapes/val/000231.png",
-        "width": 420,
-        "height": 260,
-        "kind": "3 missing, 1 extra, 1 class changed",
-        "explained": False,
-        "ref": ref,
-        "cand": cand,
-        "thumb": _thumb(ref, 420, 260),
-    }
-    tall = {
-        "image": "shapes/val/000078.png",
-        "width": 240,
-        "height": 320,
-        "kind": "1 missing",
-        "explained": True,
-        "ref": [box(20, 40, 90, 120, 0.71, "ring")],
-        "cand": [],
-        "thumb": None,
-    }
-    return [flip, tall]
-
-
-def _thumb(boxes: list[dict[str, Any]], width: int, height: int) -> str:
-    """A small drawn JPEG as base64."""
-    import cv2
-    import numpy as np
-
-    image = np.full((height, width, 3), (84, 95, 104), np.uint8)
-    for index, box in enumerate(boxes):
-        x0, y0, x1, y1 = (int(v) for v in box["box_xyxy"])
-        colour = [(74, 101, 181), (109, 141, 201), (93, 119, 167), (134, 112, 88), (106, 128, 181)][index % 5]
-        cv2.circle(image, ((x0 + x1) // 2, (y0 + y1) // 2), (x1 - x0) // 2, colour, -1, cv2.LINE_AA)
-    return base64.b64encode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 70])[1].tobytes()).decode()
 
 
 def _add_intervals(cells: list[dict[str, Any]]) -> None:
