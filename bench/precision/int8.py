@@ -30,7 +30,7 @@ OPERATORS = (
     "Reshape", "Resize", "Slice", "Split", "Transpose",
 )  # fmt: skip
 """Quantised: what multiplies, and what passes 8-bit values on so that runtimes need not convert in between."""
-PERCENTILE = 99.99
+PERCENTILE = 99.999
 """Share of absolute activation values inside the range; the rest saturates."""
 MIN_OPSET = 13
 """The first opset with per-channel Q/DQ: below it the quantiser writes a file that no runtime loads."""
