@@ -76,14 +76,14 @@ class CellView:
     @property
     def faster(self) -> bool:
         """Faster than its reference: by verdict where an interval exists, by the band's edge where none does."""
-        if self.emulated or self.ratio is None:
+        if self.ratio is None:  # an emulated cell has none
             return False
         return self.speed_verdict == "faster" if self.ratio_ci95 else self.ratio > MEASURED_FASTER
 
     @property
     def slower(self) -> bool:
         """Slower than its reference, by the same rule."""
-        if self.emulated or self.ratio is None:
+        if self.ratio is None:  # an emulated cell has none
             return False
         return self.speed_verdict == "slower" if self.ratio_ci95 else self.ratio < 1 / MEASURED_FASTER
 
