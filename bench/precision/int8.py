@@ -122,7 +122,10 @@ def _prepare(source: Path, out: Path) -> int:
     name_nodes(model.graph)
     raised = out.with_name("raised.onnx")
     onnx.save(model, str(raised))
-    load_session(raised, optimised=out)
+    try:
+        load_session(raised, optimised=out)
+    except ArtifactError as error:
+        raise ArtifactError(f"{source}: cannot be prepared for int8: {error}") from error
     model = onnx.shape_inference.infer_shapes(onnx.load(str(out)), strict_mode=True, data_prop=True)
     name_nodes(model.graph)
     onnx.save(model, str(out))
