@@ -249,6 +249,7 @@ class SabotagedBackend(FakeBackend):
 
     def open(self, artifact: Artifact, cell: Cell, *, threads: int) -> Runner:
         """Wrap the honest runner."""
+        self.require(cell.device, cell.precision)
         return Saboteur(FakeRunner(artifact, cell), self.before, self.change, self.testify)
 
 
@@ -277,11 +278,10 @@ def _raise() -> None:
     raise RuntimeError("the runtime gave up")
 
 
-def _add_box(outputs: Outputs) -> Outputs:
-    batch = outputs["boxes"].shape[0]
-    box = np.tile(np.array([[[1, 1, 9, 9]]], np.float32), (batch, 1, 1))
-    return {"boxes": np.concatenate([outputs["boxes"], box], axis=1),
-            "scores": np.concatenate([outputs["scores"], np.full((batch, 1), 0.9, np.float32)], axis=1)}  # fmt: skip
+def _fill_empty_rows(outputs: Outputs) -> Outputs:
+    """Report a box for every colour that the image does not have."""
+    return {**outputs, "scores": np.where(outputs["scores"] < FakeAdapter.spec.score_floor, np.float32(0.9),
+                                          outputs["scores"])}  # fmt: skip
 
 
 adapter = fake_adapter = FakeAdapter()
@@ -290,7 +290,7 @@ nan_backend = SabotagedBackend(
     name="fake-nan", change=lambda o: {k: np.where(np.arange(v.size).reshape(v.shape) == 0, np.nan, v).astype(v.dtype)
                                        for k, v in o.items()})  # fmt: skip
 inf_backend = SabotagedBackend(name="fake-inf", change=lambda o: {**o, "scores": np.full_like(o["scores"], np.inf)})
-extra_boxes_backend = SabotagedBackend(name="fake-extra", change=_add_box)
+extra_boxes_backend = SabotagedBackend(name="fake-extra", change=_fill_empty_rows)
 missing_boxes_backend = SabotagedBackend(name="fake-missing", change=lambda o: {**o, "scores": o["scores"] * 0})
 shifted_backend = SabotagedBackend(name="fake-shifted", change=lambda o: {**o, "boxes": o["boxes"] + np.float32(2)})
 wrong_shape_backend = SabotagedBackend(name="fake-shape", change=lambda o: {**o, "boxes": o["boxes"][..., :3]})
