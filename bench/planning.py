@@ -72,8 +72,7 @@ def make_plans(request: Request, *, logs: Path, events: Events | None = None) ->
 def probe_for(request: Request, *, logs: Path) -> list[BackendFacts]:
     """Probe the backends asked for (default: all that can run here), plus those of the reference and the golden."""
     asked = [backend_reference(b) for b in request.backends]
-    required = [backend_reference(b) for b in request.require_backends]
-    missing = sorted({r.name for r in required} - {a.name for a in asked}) if asked else []
+    missing = sorted(set(request.require_backends) - {a.name for a in asked}) if asked else []
     if missing:
         raise UsageError(
             f"--require-backends {','.join(missing)}: not among --backends "
@@ -102,8 +101,7 @@ def probe_for(request: Request, *, logs: Path) -> list[BackendFacts]:
         limits=request.limits,
     )
     if defaulted:
-        kept = {r.name for r in required}
-        facts = [f for f in facts if f.available or f.reference.name in kept]
+        facts = [f for f in facts if f.available or f.reference.name in request.require_backends]
     return facts
 
 

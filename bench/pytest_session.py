@@ -152,7 +152,7 @@ class ParitySession:
         """Print the table, the reasons of undecided tests and the page."""
         for report in reporter.stats.get("undecided", []):
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-            reporter.write_line(f"UNDECIDED {report.nodeid} - {reason.removeprefix('Skipped: ')}")
+            reporter.write_line(f"UNDECIDED {report.nodeid} - {reason.partition('undecided: ')[2] or reason}")
         if self._outcome is None:
             return
         import io
@@ -231,9 +231,13 @@ def replay(request: pytest.FixtureRequest, result: dict[str, Any], benchmark: An
             pytest.skip("not timed: " + (result["reason"] or "this backend has no speed, or no rounds were asked for"))
         if speed["verdict"] == "emulated":
             pytest.skip("emulated: its latency is not this precision's speed")
-    except (pytest.skip.Exception, pytest.fail.Exception):
-        benchmark.skipped = True  # otherwise pytest-benchmark warns that its fixture was not used
-        raise
+        wrong = [f["check"] for f in result["findings"] if f["status"] == "failed"]
+        if wrong:
+            pytest.skip(f"not reported: its {wrong[0]} failed, and the speed of wrong answers is no speed")
+    except pytest.fail.Exception as error:
+        # Through the fixture, so that pytest-benchmark knows why it has no samples instead of warning about it.
+        benchmark.has_error = True
+        benchmark.pedantic(_raise, args=(error,))
     samples_ms = [s for r in speed["rounds"] for s in r["samples_ms"]]
     benchmark.extra_info.update(
         {
@@ -245,6 +249,10 @@ def replay(request: pytest.FixtureRequest, result: dict[str, Any], benchmark: An
     )
     clock.load(samples_ms)
     benchmark.pedantic(clock.advance, rounds=len(samples_ms))
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _id_of(result: dict[str, Any]) -> str:
