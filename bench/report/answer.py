@@ -155,7 +155,13 @@ def needs_person(run: Run) -> list[Attention]:
         for cell in run.cells:
             if cell.status == status:
                 found.setdefault((status, cell.model, sentence_of(cell)), []).append(cell)
-    return [Attention(status=status, cells=tuple(cells), sentence=text) for (status, _, text), cells in found.items()]
+    items = []
+    for (status, _, text), cells in found.items():
+        outside = [c for c in cells if text == UNJUDGED and c.delta is not None and not c.delta >= -(c.margin or 0.0)]
+        losses = ", ".join(f"{cell.label} {numbers.delta(cell.delta or 0.0)}" for cell in outside)
+        more = f" As measured, outside the margin: {losses}." if outside else ""
+        items.append(Attention(status=status, cells=tuple(cells), sentence=text + more))
+    return items
 
 
 def allowed_loss(run: Run) -> list[tuple[str, str]]:

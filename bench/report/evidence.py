@@ -144,7 +144,7 @@ def _facts(cell: CellView) -> list[tuple[str, str]]:
 def flat(value: Any, name: str = "") -> list[str]:
     """Nested JSON as lines ``name: value``; long lists are counted."""
     if isinstance(value, dict):
-        return [line for key, item in value.items() for line in flat(item, f"{name}.{key}" if name else str(key))]
+        return [line for key, item in value.items() for line in flat(item, f"{name} {key}" if name else str(key))]
     if isinstance(value, list):
         text = ", ".join(map(plain, value[:8])) + (f", and {len(value) - 8} more" if len(value) > 8 else "")
     else:

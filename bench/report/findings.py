@@ -84,8 +84,8 @@ def slow_int8(run: Run) -> list[str]:
         else:
             pace = numbers.ratio(cell.ratio or 0.0)
             sentences.append(f"{run.name(cell)} is slower than {group.reference_label}: {pace} its speed.")
-    slower = [f"int8 is slower than fp32 on {name}: {', '.join(took)}." for name, took in by_runtime.items()]
-    return slower + sentences
+    places = [f"{name} ({', '.join(took)})" for name, took in by_runtime.items()]
+    return [f"int8 is slower than fp32 on {numbers.in_words(places)}.", *sentences] if places else sentences
 
 
 def cells_finding(run: Run) -> str:

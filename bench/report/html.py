@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from bench.report.cells import Run
 
-WIDE, NARROW = (540, 370), (358, 340)
-"""View boxes of a scatter for desks and phones, in pixels: text keeps its size on both."""
+WIDE, LONE, NARROW = (540, 370), (760, 370), (358, 340)
+"""View boxes of a scatter beside another, alone, and on a phone, in pixels: text keeps its size on all."""
 
 
 def render_html(suite: Mapping[str, Any]) -> str:
@@ -95,11 +95,13 @@ def _best(group: Any) -> dict[str, Any]:
 def _figures(run: Run) -> list[dict[str, Any]]:
     """A panel per model with candidates; its SVG twice, for wide and narrow screens, none without a point."""
     figures = []
-    for index, group in enumerate(group for group in run.groups if group.candidates):
+    groups = [group for group in run.groups if group.candidates]
+    wide = LONE if len(groups) == 1 else WIDE
+    for index, group in enumerate(groups):
         panel = panel_of(group, run)
         svgs = []
         if panel.points:
-            for name, (width, height) in (("wide", WIDE), ("narrow", NARROW)):
+            for name, (width, height) in (("wide", wide), ("narrow", NARROW)):
                 prefix = f"s{index}{name[0]}-"
                 svgs.append(scatter_svg(panel, width=width, height=height, prefix=prefix, css_class=name))
         figures.append({"panel": panel, "svgs": svgs})

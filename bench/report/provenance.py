@@ -53,7 +53,8 @@ def command_of(run: Run) -> str:
 
 def protocol_of(run: Run) -> list[tuple[str, str]]:
     """Every setting that a number depends on, as the run recorded it."""
-    return [(_label(name), _value(value)) for name, value in run.suite["protocol"].items()]
+    protocol = run.suite["protocol"]
+    return [(_label(name), _value(value)) for name, value in protocol.items() if not _manifests(name, value)]
 
 
 def host_of(run: Run) -> list[tuple[str, str]]:
@@ -88,11 +89,25 @@ def artifacts_of(run: Run) -> list[ArtifactRow]:
         parent = artifact["made_from"]
         parts = [names.get(parent) or numbers.short_hash(parent)] if parent else []
         recipe = flat(artifact["recipe"])
-        parts += [line.replace(": ", " ") for line in recipe[:3] if len(line) <= 48]
+        parts += [line.removeprefix("tool: ").replace(": ", " ") for line in recipe[:3] if len(line) <= 48]
         full = "; ".join([*([parent] if parent else []), *recipe])
         source = ", ".join(parts) or "given"
         rows.append(ArtifactRow(name=names[digest], sha256=digest, source=source, source_full=full or None))
+    for name, value in run.suite["protocol"].items():
+        for fixtures, manifest in _manifests(name, value).items():
+            images = manifest.get("images")
+            source = numbers.plural(images, "image") if isinstance(images, int) else "fixture set"
+            sha256 = str(manifest["sha256"])
+            rows.append(ArtifactRow(name=f"{fixtures} manifest", sha256=sha256, source=source, source_full=None))
     return rows
+
+
+def _manifests(name: str, value: Any) -> dict[str, Any]:
+    """Fixture sets of the protocol that carry a hash; they stand among the artefacts."""
+    if name != "fixtures" or not isinstance(value, dict):
+        return {}
+    hashed = {key: item for key, item in value.items() if isinstance(item, dict) and "sha256" in item}
+    return hashed if len(hashed) == len(value) else {}
 
 
 def _commit(git: Any) -> str:

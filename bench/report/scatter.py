@@ -92,8 +92,9 @@ def panel_of(group: Group, run: Run) -> Panel:
         word = "not judged" if cell.open_question and not run.has_intervals else cell.word
         suffix = "" if cell.same else f", {word}"
         edge = f", {numbers.delta(delta)} \N{DOWNWARDS ARROW}" if below else ""
+        drawn_at = low + 0.04 * (high - low) if below else delta
         points.append(Point(
-            anchor=cell.anchor, label=f"{cell.label}{suffix}{edge}", ratio=ratio, delta=max(delta, low),
+            anchor=cell.anchor, label=f"{cell.label}{suffix}{edge}", ratio=ratio, delta=drawn_at,
             ratio_ci95=cell.ratio_ci95, delta_ci95=cell.delta_ci95, marker=marker[cell.backend],
             fill=FILLS.get(cell.precision, "full"), word="undecided" if cell.open_question else cell.word,
             same=cell.same, below=below,
@@ -127,10 +128,10 @@ def _margins(group: Group) -> tuple[tuple[str, float], ...]:
 
 
 def _delta_range(cells: Sequence[CellView], margins: Sequence[float]) -> tuple[float, float]:
-    """Room for the margins and for what lies near them; an outlier beyond six margins does not flatten the rest."""
+    """Room for the margins and for what lies near them; an outlier beyond ten margins does not flatten the rest."""
     margin = max(margins, default=0.0) or max((c.margin or 0.0 for c in cells), default=0.0) or 0.001
     ends = [end for c in cells for end in (c.delta or 0.0, *(c.delta_ci95 or ()))]
-    near = [end for end in ends if -6 * margin <= end <= 6 * margin]
+    near = [end for end in ends if -10 * margin <= end <= 10 * margin]
     low, high = min([-1.5 * margin, *near]), max([0.6 * margin, *near])
     pad = (high - low) * 0.12
     return low - pad, high + pad
@@ -148,8 +149,13 @@ def _note(group: Group, drawn: Sequence[CellView]) -> str:
     reference_ap = group.reference.ap if group.reference else None
     start = "" if reference_ap is None else f"ΔAP from AP {numbers.fixed(reference_ap, 4)}."
     failed = [c.label for c in drawn if c.status in ("failed", "waived")]
-    if not drawn:
-        return start
+    outside = [c.label for c in drawn if c.open_question and c.margin and (c.delta or 0.0) < -c.margin]
+    sentences = [start] if start else []
     if failed:
-        return f"{start} {'Only ' if len(failed) == 1 else ''}{numbers.in_words(failed)} failed.".strip()
-    return f"{start} No cell drawn here failed.".strip()
+        sentences.append(f"{'Only ' if len(failed) == 1 else ''}{numbers.in_words(failed)} failed.")
+    if outside:
+        verb = "lies" if len(outside) == 1 else "lie"
+        sentences.append(f"{numbers.in_words(outside)} {verb} outside the margin as measured, not judged.")
+    if drawn and not failed and not outside:
+        sentences.append("Every cell drawn here lies inside its margin.")
+    return " ".join(sentences)

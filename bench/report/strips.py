@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 STRIP_WIDTH, STRIP_HEIGHT = 600.0, 100.0
 DENSITY_WIDTH = 300.0
 _LOW, _HIGH = 0.9, 1.4
-"""Vertical range of a strip: latency over the cell's own median."""
+"""Smallest vertical range of a strip: latency over the cell's own median."""
+_LOWEST, _HIGHEST = 0.3, 3.0
 STEADY, MOVED = 0.05, 0.15
 """Spread of round medians up to which timing is called clean, and from which it is not."""
 
@@ -53,6 +54,9 @@ class Timing:
     round_ticks: tuple[tuple[float, str, bool], ...]
     """Left in percent, text, and whether a phone leaves it out."""
     ms_ticks: tuple[tuple[float, str, bool], ...]
+    low: float
+    """Vertical range of the strips."""
+    high: float
     strips: tuple[Strip, ...]
 
 
@@ -133,8 +137,21 @@ def _timing(group: Group, cells: Sequence[CellView]) -> Timing:
         ((i + 0.5) / count * 100, str(i + 1), (i // every) % 2 == 1) for i in range(0, count, every)
     )  # fmt: skip
     ms_ticks = tuple((i * 25.0, f"{step * i:g}" + (" ms" if i == 4 else ""), i % 2 == 1) for i in range(5))
-    strips = tuple(_strip(cell, count, axis_ms) for cell in cells)
-    return Timing(title=group.title, rounds=count, round_ticks=round_ticks, ms_ticks=ms_ticks, strips=strips)
+    low, high = _vertical_range(cells)
+    strips = tuple(_strip(cell, count, axis_ms, low, high) for cell in cells)
+    return Timing(
+        title=group.title, rounds=count, round_ticks=round_ticks, ms_ticks=ms_ticks, low=low, high=high, strips=strips
+    )
+
+
+def _vertical_range(cells: Sequence[CellView]) -> tuple[float, float]:
+    """Wide enough for nine samples in ten of every cell, to one decimal."""
+    low, high = _LOW, _HIGH
+    for cell in cells:
+        samples = [s for r in _rounds(cell) for s in _samples(r)]
+        ends = np.percentile(samples, [5, 95]) / np.median(samples)
+        low, high = min(low, float(ends[0])), max(high, float(ends[1]))
+    return max(math.floor(low * 10) / 10, _LOWEST), min(math.ceil(high * 10) / 10, _HIGHEST)
 
 
 def _nice_step(raw: float) -> float:
@@ -143,7 +160,7 @@ def _nice_step(raw: float) -> float:
     return next(float(f) * scale for f in (1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10) if f * scale >= raw * 0.999)
 
 
-def _strip(cell: CellView, count: int, axis_ms: float) -> Strip:
+def _strip(cell: CellView, count: int, axis_ms: float, low: float, high: float) -> Strip:
     rounds = _rounds(cell)
     samples = [s for r in rounds for s in _samples(r)]
     median = float(np.median(samples))
@@ -157,7 +174,7 @@ def _strip(cell: CellView, count: int, axis_ms: float) -> Strip:
         target = tagged if tags else dots
         for place, value in enumerate(values):
             x = index * width + width * (0.16 + 0.68 * (place + 0.5) / len(values))
-            target.append(f"M{x:.1f} {_y(value / median):.0f}h0")
+            target.append(f"M{x:.1f} {_y(value / median, low, high):.0f}h0")
         if tags:
             bands.append((round(index * width, 1), round(width, 1), tags[0]))
     ticks = [latency.get(name) for name in ("p90", "p99")]
@@ -168,13 +185,13 @@ def _strip(cell: CellView, count: int, axis_ms: float) -> Strip:
         note += f", p99 {numbers.three_digits(float(latency['p99']))}"
     return Strip(
         label=cell.label,  note=note, dots="".join(dots), tagged_dots="".join(tagged),
-        bands=tuple(bands), median_y=round(_y(1.0), 1), density=_density(samples, axis_ms),
+        bands=tuple(bands), median_y=round(_y(1.0, low, high), 1), density=_density(samples, axis_ms),
         p50_x=round(min(p50 / axis_ms, 1) * DENSITY_WIDTH, 1), ticks="".join(marks),
     )  # fmt: skip
 
 
-def _y(relative: float) -> float:
-    share = (min(max(relative, _LOW), _HIGH) - _LOW) / (_HIGH - _LOW)
+def _y(relative: float, low: float, high: float) -> float:
+    share = (min(max(relative, low), high) - low) / (high - low)
     return 96 - share * 92
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bench.report import numbers
 from bench.report.answer import NO_INTERVAL, best, sentence_of
-from bench.report.cells import backend_rank
+from bench.report.cells import DID_NOT_RUN, backend_rank
 from bench.types import PRECISIONS
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from bench.report.cells import CellView, Group, Run
 
+_Column: TypeAlias = "tuple[tuple[int, str], str, int, int]"
+"""Backend's rank, runtime, precision's rank, batch (0 where all are equal): sorts in reading order."""
 BAR_WIDTH, BAR_HEIGHT = 142.0, 15.0
 _BAR_LOW, _BAR_HIGH = -3.6, 1.9
 """Drawn range of the AP bar, in units of the cell's own margin: one picture serves 0.1 % and 1 %."""
@@ -26,6 +28,7 @@ class Box:
     """One box of the verdict matrix."""
 
     cell: CellView
+    label: str
     delta: str | None
     """``−0.0005``; the reference shows its AP."""
     speed: str | None
@@ -44,7 +47,7 @@ class Matrix:
     heads: tuple[tuple[str, int], ...]
     """Runtime and how many columns it spans."""
     columns: tuple[str, ...]
-    """Precision per column."""
+    """Precision per column, several where columns are merged."""
     rows: tuple[tuple[Group, tuple[Box | None, ...]], ...]
 
 
@@ -88,24 +91,48 @@ class Row:
 
 
 def matrix_of(run: Run) -> Matrix:
-    """Build the matrix; a combination that a model does not have is an empty place."""
+    """Build the matrix; a combination that a model does not have is an empty place.
+
+    Neighbouring columns of one runtime in which no cell ran, and for the same reason, are one column.
+    """
     keys = sorted({_column(cell) for cell in run.cells})
+    found = []
+    for group in run.groups:
+        fastest = best(group).cell
+        found.append({_column(cell): _box(cell, cell is fastest) for cell in group.cells})
+    merged: list[list[_Column]] = []
+    for key in keys:
+        if merged and merged[-1][0][1] == key[1] and all(_alike(row.get(merged[-1][0]), row.get(key)) for row in found):
+            merged[-1].append(key)
+        else:
+            merged.append([key])
     heads: list[tuple[str, int]] = []
-    for _, runtime, _, _ in keys:
+    for (_, runtime, _, _), *_ in merged:
         if heads and heads[-1][0] == runtime:
             heads[-1] = (runtime, heads[-1][1] + 1)
         else:
             heads.append((runtime, 1))
+    names = [", ".join(PRECISIONS[rank] + (f" b{batch}" if batch else "") for _, _, rank, batch in m) for m in merged]
     rows = []
-    for group in run.groups:
-        fastest = best(group).cell
-        places = {_column(cell): _box(cell, cell is fastest) for cell in group.cells}
-        rows.append((group, tuple(places.get(key) for key in keys)))
-    columns = tuple(PRECISIONS[rank] + (f" b{batch}" if batch else "") for _, _, rank, batch in keys)
-    return Matrix(heads=tuple(heads), columns=columns, rows=tuple(rows))
+    for group, places in zip(run.groups, found, strict=True):
+        boxes = [places.get(keys[0]) for keys in merged]
+        labelled = [
+            replace(box, label=f"{box.cell.runtime} {name}") if box and len(keys) > 1 else box
+            for box, name, keys in zip(boxes, names, merged, strict=True)
+        ]
+        rows.append((group, tuple(labelled)))
+    return Matrix(heads=tuple(heads), columns=tuple(names), rows=tuple(rows))
 
 
-def _column(cell: CellView) -> tuple[tuple[int, str], str, int, int]:
+def _alike(first: Box | None, second: Box | None) -> bool:
+    """True when neither cell ran, for one reason, or neither exists."""
+    if first is None or second is None:
+        return first is second
+    idle = first.cell.status in DID_NOT_RUN and first.cell.status == second.cell.status
+    return idle and first.cell.reason == second.cell.reason
+
+
+def _column(cell: CellView) -> _Column:
     batch = cell.raw["cell"]["batch"] if cell.label.endswith(f" b{cell.raw['cell']['batch']}") else 0
     return backend_rank(cell.backend), cell.runtime, PRECISIONS.index(cell.precision), batch
 
@@ -121,7 +148,8 @@ def _box(cell: CellView, fastest: bool) -> Box:
     note = cell.raw["reason_short"] or (short_reason(cell.reason) if cell.word not in ("passed", "reference") else None)
     if not note and cell.open_question:
         note = "not judged"
-    return Box(cell=cell, delta=delta, speed=speed, doubt=cell.speed_verdict == "undecided", note=note, fastest=fastest)
+    doubt = cell.speed_verdict == "undecided"
+    return Box(cell=cell, label=cell.label, delta=delta, speed=speed, doubt=doubt, note=note, fastest=fastest)
 
 
 def short_reason(reason: str | None) -> str | None:

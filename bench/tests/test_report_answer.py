@@ -119,6 +119,13 @@ def test_equal_reasons_of_one_model_are_told_once() -> None:
     assert items[1].sentence == answer.UNJUDGED
 
 
+def test_unjudged_cells_that_lose_more_than_their_margin_are_named() -> None:
+    cell = make_cell("yolov10n", "onnxrt", "int8", "undecided", delta=-0.0117, ratio=3.0, reason="not judged")
+    cell["accuracy"]["reason"] = "not judged"
+    (item,) = answer.needs_person(read_run(suite_of(reference(), cell)))
+    assert item.sentence == f"{answer.UNJUDGED} As measured, outside the margin: onnxrt int8 −0.0117."
+
+
 def test_a_failed_cell_without_a_reason_is_explained_by_its_comparison() -> None:
     cell = make_cell("yolov10n", "onnxrt", "fp32", "failed", delta=0.0, ratio=1.0)
     cell["parity"][1].update(passed=False, mismatched=7)
@@ -140,7 +147,9 @@ def test_every_exit_code_has_a_sentence(code: int) -> None:
 def test_int8_that_is_slower_than_fp32_is_said_in_two_findings() -> None:
     run = read_run(sample_suite())
     assert "int8 is slower than fp32 on onnxrt for both models." in findings.cells_finding(run)
-    assert "int8 is slower than fp32 on onnxrt: fastestdet 20.5 against 9.74 ms" in findings.tradeoff_finding(run)
+    assert "int8 is slower than fp32 on onnxrt (fastestdet 20.5 against 9.74 ms, yolov10n" in findings.tradeoff_finding(
+        run
+    )
 
 
 def test_int8_that_is_slower_than_the_reference_alone_is_said_too() -> None:

@@ -9,6 +9,7 @@ from bench.report.cells import read_run
 from bench.report.figure import scatter_svg
 from bench.report.flips import MAX_DRAWN, picture_of
 from bench.report.labels import place_labels
+from bench.report.provenance import artifacts_of, protocol_of
 from bench.report.scatter import MAX_LABELLED, panel_of
 from bench.report.strips import noise_of, timing_finding, timings_of
 from bench.report.tables import matrix_of, rows_of, short_reason
@@ -115,6 +116,24 @@ def test_the_matrix_leaves_a_place_empty_where_a_model_has_no_cell() -> None:
     assert [box.cell.label for _, row in matrix.rows for box in row if box and box.fastest] == ["openvino fp32"]
 
 
+def test_neighbouring_columns_that_did_not_run_for_one_reason_are_one_column() -> None:
+    cells = [make_cell("m", "trt", p, "skipped", reason="no GPU") for p in ("fp32", "fp16")]
+    other = make_cell("m", "trt", "int8", "skipped", reason="no calibration")
+    matrix = matrix_of(run_of(make_cell("m", "onnxrt", "fp32", delta=0.0, ratio=1.0), *cells, other))
+    assert matrix.columns == ("fp32", "fp32", "fp32, fp16", "int8")
+    assert matrix.heads == (("torch", 1), ("onnxrt", 1), ("trt", 2))
+    assert [box.label for box in matrix.rows[0][1] if box][2:] == ["trt fp32, fp16", "trt int8"]
+
+
+def test_fixture_sets_with_a_hash_stand_among_the_artefacts_and_not_in_the_protocol() -> None:
+    suite = sample_suite()
+    suite["protocol"]["fixtures"] = {"shapes": {"sha256": "a" * 64, "images": 600}}
+    run = read_run(suite)
+    assert artifacts_of(run)[-1].name == "shapes manifest"
+    assert artifacts_of(run)[-1].source == "600 images"
+    assert "Fixtures" not in [name for name, _ in protocol_of(run)]
+
+
 def test_a_short_reason_is_cut_between_words() -> None:
     assert short_reason("Requested bf16, observed fp32.") == "Requested bf16…"
     assert short_reason("too slow.") == "too slow"
@@ -143,6 +162,15 @@ def test_timing_is_judged_by_how_far_round_medians_move() -> None:
     assert timing_finding(make(with_rounds(*[10.0, 13.0] * 5))).startswith(
         "No: the median of onnxrt fp32 moved by 30 %"
     )
+
+
+def test_strips_grow_to_hold_noisy_samples_and_keep_their_range_for_calm_ones() -> None:
+    calm = timings_of(read_run(sample_suite()))[0]
+    assert (calm.low, calm.high) == (0.9, 1.4)
+    noisy = make_cell("m", "onnxrt", "fp32", delta=0.0, ratio=1.0)
+    noisy["speed"]["rounds"] = [{"samples_ms": [10.0, 20.0, 30.0, 20.0, 20.0]}] * 8
+    loud = timings_of(run_of(noisy))[0]
+    assert (loud.low, loud.high) == (0.5, 1.5)
 
 
 def test_an_emulated_cell_has_no_strip() -> None:
