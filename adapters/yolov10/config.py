@@ -66,6 +66,8 @@ class TrainConfig:
     """Use only the first images of each split."""
     max_minutes: float | None = None
     """The schedule is compressed to end within this time; the result then depends on the host's speed."""
+    initial_weights: Path | None = None
+    """Weights to start from, both heads, official keys; None: random values."""
     resume: Path | None = None
     """``last.ckpt`` of an interrupted run."""
 

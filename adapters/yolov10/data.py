@@ -15,6 +15,8 @@ from adapters.yolov10.process import PAD_VALUE
 from bench.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bench.types import Array, FixtureSet
 
 MIN_SIDE_PX = 2.0
@@ -68,6 +70,18 @@ def label_of_category(fixtures: FixtureSet, class_names: tuple[str, ...]) -> dic
     return {int(c["id"]): known[c["name"]] for c in fixtures.categories}
 
 
+def read_rgb(path: Path) -> Array:
+    """Decode an image file to (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: not an image.
+    """
+    image_bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image_bgr is None:
+        raise InputError(f"{path}: not an image that OpenCV can decode")
+    return cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB)
+
+
 def load_examples(fixtures: FixtureSet, label_of: dict[int, int], side_px: int) -> list[Example]:
     """Decode every image of a set, its longer side resized to ``side_px``; crowd regions carry no box.
 
@@ -80,18 +94,16 @@ def load_examples(fixtures: FixtureSet, label_of: dict[int, int], side_px: int) 
             by_image[note["image_id"]].append((note["bbox"], label_of[note["category_id"]]))
     examples = []
     for sample in fixtures.samples:
-        image_bgr = cv2.imread(str(sample.path), cv2.IMREAD_COLOR)
-        if image_bgr is None:
-            raise InputError(f"{sample.path}: not an image that OpenCV can decode")
-        gain = side_px / max(image_bgr.shape[:2])
-        size = (max(round(image_bgr.shape[1] * gain), 1), max(round(image_bgr.shape[0] * gain), 1))
-        gains = np.array([size[0] / image_bgr.shape[1], size[1] / image_bgr.shape[0]] * 2, np.float32)
+        image = read_rgb(sample.path)
+        gain = side_px / max(image.shape[:2])
+        size = (max(round(image.shape[1] * gain), 1), max(round(image.shape[0] * gain), 1))
+        gains = np.array([size[0] / image.shape[1], size[1] / image.shape[0]] * 2, np.float32)
         if gain != 1:
-            image_bgr = cv2.resize(image_bgr, size, interpolation=cv2.INTER_LINEAR)
+            image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         boxes_xywh = np.array([b for b, _ in by_image[sample.image_id]], np.float32).reshape(-1, 4)
         boxes_xyxy = np.concatenate((boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]), 1) * gains
         labels = np.array([label for _, label in by_image[sample.image_id]], np.int64)
-        examples.append(Example(np.ascontiguousarray(image_bgr[..., ::-1]), boxes_xyxy, labels))
+        examples.append(Example(image, boxes_xyxy, labels))
     return examples
 
 

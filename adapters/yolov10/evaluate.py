@@ -6,10 +6,10 @@ import contextlib
 import io
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from adapters.yolov10 import process
+from adapters.yolov10.data import read_rgb
 from bench.geometry import xywh_from_xyxy
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Evaluator:
         self._canvases: list[Array] = []
         self._metas = []
         for sample in fixtures.samples:
-            image = cv2.cvtColor(cv2.imread(str(sample.path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            image = read_rgb(sample.path)
             canvas, box = process.letterbox(image, (side_px, side_px))
             self._canvases.append(canvas.transpose(2, 0, 1))
             self._metas.append({"letterbox": box})

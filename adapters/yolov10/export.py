@@ -49,7 +49,7 @@ def export_onnx(network: YoloV10, spec: ModelSpec, out: Path, *, opset: int) -> 
     out.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(), torch.inference_mode():
         # ints taken from shapes are meant: the size is static
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", message="(?s).*might cause the trace to be incorrect")
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             network,

@@ -54,6 +54,12 @@ def make_anchors(sizes_hw: list[tuple[int, int]], like: Tensor) -> tuple[Tensor,
     return torch.cat(centres, 1).to(like.dtype), torch.cat(strides, 1).to(like.dtype)
 
 
+def _last_bias(branch: nn.Module) -> Tensor:
+    bias = branch.get_submodule("2").bias
+    assert isinstance(bias, Tensor)
+    return bias
+
+
 class V10Detect(nn.Module):
     """Box and class branches for three strides, twice.
 
@@ -94,10 +100,10 @@ class V10Detect(nn.Module):
         """Start with wide boxes and with about five objects per 640 px image, and both heads alike."""
         for branches in (self.cv2, self.one2one_cv2):
             for branch in branches:
-                nn.init.constant_(branch[2].bias, 1.0)
+                nn.init.constant_(_last_bias(branch), 1.0)
         for branches in (self.cv3, self.one2one_cv3):
             for branch, stride in zip(branches, STRIDES, strict=True):
-                nn.init.constant_(branch[2].bias, math.log(5 / self.classes / (640 / stride) ** 2))
+                nn.init.constant_(_last_bias(branch), math.log(5 / self.classes / (640 / stride) ** 2))
         self.one2one_cv2.load_state_dict(self.cv2.state_dict())
         self.one2one_cv3.load_state_dict(self.cv3.state_dict())
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from torch.utils.data import DataLoader
 
+from adapters._shared.checkpoints import load_strict, read_state_dict
 from adapters.yolov10.data import Augmentation, AugmentedSet, Example, label_of_category, load_examples
 from adapters.yolov10.evaluate import Evaluator
 from adapters.yolov10.loss import LossGains, Truth, dual_loss
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 METRICS_FILE = "metrics.jsonl"
 WEIGHTS_FILE = "best.safetensors"
 LAST_WEIGHTS_FILE = "last.safetensors"
+RESUME_FILE = "last.ckpt"
 
 
 class TrainingError(BenchError):
@@ -112,7 +114,7 @@ class Training(lightning.LightningModule):
         if not torch.isfinite(loss):
             values = ", ".join(f"{name} {float(value):.4g}" for name, value in parts.items())
             raise TrainingError(
-                f"epoch {self.current_epoch}, step {self.global_step}: the loss is {float(loss)} ({values}); "
+                f"epoch {self.current_epoch}, step {self.global_step}: the loss is {float(loss.detach())} ({values}); "
                 f"lower lr (now {self.config.lr:g}) or set precision 32"
             )
         self.log_dict(parts, on_step=False, on_epoch=True, batch_size=len(images))
@@ -188,6 +190,7 @@ class Journal(Callback):
             if line["AP"] >= self.best_ap:
                 self.best_ap = line["AP"]
                 save_weights(average, self._out / WEIGHTS_FILE)
+        trainer.save_checkpoint(self._out / RESUME_FILE, weights_only=False)
         with (self._out / METRICS_FILE).open("a", encoding="utf-8") as journal:
             journal.write(json.dumps(line) + "\n")
         if not sys.stderr.isatty():
@@ -261,7 +264,10 @@ def fit(
         collate_fn=collate,
         generator=torch.Generator().manual_seed(config.seed),
     )
-    network = YoloV10(variant, len(class_names)).to(memory_format=torch.channels_last)
+    network = YoloV10(variant, len(class_names))
+    if config.initial_weights is not None:
+        load_strict(network, read_state_dict(config.initial_weights), source=f"weights {config.initial_weights}")
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     training = Training(network, config)
     journal = Journal(train_set, evaluator, config, out)
     (out / "config.json").write_text(json.dumps(asdict(config), indent=2, default=str) + "\n", encoding="utf-8")
@@ -273,11 +279,8 @@ def fit(
         logger=False,
         enable_model_summary=False,
         enable_progress_bar=not quiet,
-        callbacks=[
-            journal,
-            ModelCheckpoint(out, save_last=True, save_top_k=0, every_n_epochs=1),
-            *([] if quiet else [TQDMProgressBar()]),
-        ],
+        enable_checkpointing=False,
+        callbacks=[journal, *([] if quiet else [TQDMProgressBar()])],
     )
     trainer.fit(training, loader, ckpt_path=config.resume, weights_only=True)
     return out / WEIGHTS_FILE
