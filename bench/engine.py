@@ -62,7 +62,8 @@ def run(
 ) -> SuiteResult:
     """Measure and judge every plan.
 
-    Ctrl-C ends the lanes and returns what is finished, with ``interrupted`` set and exit code 130.
+    Ctrl-C ends the lanes and returns what is finished, with ``interrupted`` set and exit code 130. Input that cannot
+    be used (an image, weights) ends the run too: what is finished is returned, ``aborted`` says why, exit code 2.
 
     Raises:
         InputError: predictions cannot be written.
@@ -71,14 +72,16 @@ def run(
     started = datetime.datetime.now(datetime.UTC)
     deadline = None if request.time_budget_s is None else clock() + request.time_budget_s
     results: list[CellResult] = []
-    interrupted = False
+    interrupted, aborted = False, None
     runs = [ModelRun(p, request, folder=folder.path, events=watcher, deadline=deadline) for p in plans]
     for model in runs:
-        if not interrupted:
+        if not interrupted and aborted is None:
             try:
                 model.measure(lambda record, model=model: _keep(record, model, folder))  # type: ignore[misc]
             except KeyboardInterrupt:
                 interrupted = True
+            except InputError as error:
+                aborted = str(error)
         watcher.stage(f"Judging {model.plan.spec.name}")
         judged = judge_model(model, request, today=started.date())
         for cell in judged:
@@ -94,8 +97,9 @@ def run(
         protocol=protocol_of(request, plans),
         reference={"asked": ":".join(request.reference), "cells": {p.spec.name: p.reference.cell.id for p in plans}},
         cells=tuple(results),
-        exit_code=130 if interrupted else exit_code(results),
+        exit_code=130 if interrupted else 2 if aborted else exit_code(results),
         interrupted=interrupted,
+        aborted=aborted,
     )
 
 

@@ -84,7 +84,7 @@ def _judge(
         done = replace(result, status=status, reason=reason, reason_short=short[:22])  # type: ignore[arg-type]
         return _waive(done, "error", request, today) if status in ("error", "failed") else done
     if record.accuracy is None:
-        return replace(result, reason="Interrupted before it finished.", reason_short="interrupted")
+        return replace(result, reason="The run ended before this cell finished.", reason_short="run ended early")
     parity, differences = _parity(run, record, base)
     if unscored is not None:
         parity = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.attest import mismatch
-from bench.errors import ArtifactError, BenchError, LaneError, Unsupported
+from bench.errors import ArtifactError, BenchError, InputError, LaneError, Unsupported
 from bench.lanes import Lane, LaneFailure
 from bench.making import Maker
 from bench.timing import clock, run_rounds
@@ -102,6 +102,9 @@ class ModelRun:
         self._events.stage(str(record.cell))
         try:
             self._open_and_run(record)
+        except InputError as error:
+            self._fail(record, error)
+            raise  # a bad image or bad weights: every other cell would fail in the same way
         except BenchError as error:
             self._fail(record, error)
         finally:

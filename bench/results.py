@@ -201,4 +201,6 @@ class SuiteResult:
     cells: tuple[CellResult, ...]
     exit_code: int
     interrupted: bool = False
+    aborted: str | None = None
+    """Why the run ended early: input that cannot be used."""
     schema: str = "suite_result/1"

@@ -42,6 +42,8 @@ def run_command(options: Mapping[str, Any], *, config: Path | None, dry_run: boo
         sys.stdout.write(dumps(outcome.suite))
     else:
         print_table(outcome.suite, out, report_path=str(outcome.page))
+    if outcome.suite["aborted"]:
+        watch.print(f"parity: {outcome.suite['aborted']}", markup=False, highlight=False, soft_wrap=True)
     return outcome.exit_code
 
 

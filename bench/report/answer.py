@@ -17,6 +17,7 @@ EXIT_WORDS = {
     0: "every judged cell passed",
     1: "something failed",
     3: "nothing failed, but something is undecided or no candidate ran",
+    2: "input that cannot be used; finished cells were kept",
     130: "interrupted; finished cells were kept",
 }
 NO_INTERVAL = "no interval yet"
@@ -72,8 +73,9 @@ def tally(run: Run) -> list[Count]:
     """What the other cells are, loud ones first; kinds that do not occur are left out; a broken reference counts."""
     candidates = run.candidates
     words = [cell.status for cell in candidates]
-    words += [cell.status for cell in run.cells if cell.role == "reference" and cell.status in NEEDS_A_PERSON]
     counts = [Count(count=words.count(status), words=status, loud=True) for status in NEEDS_A_PERSON]
+    broken = sum(cell.role == "reference" and cell.status != "passed" for cell in run.cells)
+    counts.append(Count(count=broken, words=f"reference{'' if broken == 1 else 's'} not passed", loud=True))
     unjudged = sum(cell.status == "passed" and not cell.same for cell in candidates)
     counts.append(Count(count=unjudged, words="ran, accuracy not judged", loud=False))
     counts.append(Count(count=words.count("waived"), words="waived", loud=False))

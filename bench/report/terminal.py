@@ -85,6 +85,8 @@ def _print_answer(run: Run, paper: _Paper) -> None:
     paper.wrapped(f"{answer.headline(run)}{f' {counted}.' if counted else ''}", "bold")
     if run.suite["interrupted"]:
         paper.wrapped("The run was interrupted; finished cells are shown.", "yellow")
+    if run.suite.get("aborted"):
+        paper.wrapped(f"The run ended early: {run.suite['aborted']} Finished cells are shown.", "bold red")
     found = [answer.best(group) for group in run.groups if group.candidates]
     if not found:
         return
