@@ -82,10 +82,11 @@ def test_weights_without_a_module_are_refused(artifact):
         opened(replace(artifact, build=None), "fp32")
 
 
-def test_threads_are_those_asked_for(artifact):
-    with backend.open(artifact, contract_cell("torch"), threads=2) as runner:
-        assert torch.get_num_threads() == 2
-        assert runner.attest().details["threads"] == 2
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_are_those_asked_for(artifact, threads):
+    with backend.open(artifact, contract_cell("torch"), threads=threads) as runner:
+        assert torch.get_num_threads() == threads
+        assert runner.attest().details["threads"] == threads
 
 
 def test_int8_and_tf32_on_a_cpu_cannot_exist():
