@@ -40,6 +40,7 @@ class OnnxRuntimeRunner(RunnerBase):
         self._path = artifact.path
         self._threads = threads
         self._cuda = cuda.index(cell.device)
+        self._resident: list[dict[str, Any]] = []
         self._scratch = tempfile.TemporaryDirectory(prefix="parity-onnxrt-")
         try:
             self._session = self._open(threads)
@@ -86,7 +87,9 @@ class OnnxRuntimeRunner(RunnerBase):
         session, ort = self._session, self._ort
         device, number = ("cpu", 0) if self._cuda is None else ("cuda", self._cuda)
         binding = session.io_binding()
-        resident = {name: ort.OrtValue.ortvalue_from_numpy(value, device, number) for name, value in feeds.items()}
+        # On the CPU an OrtValue shares the array's memory: a copy, and kept, as older versions of the binding do not.
+        resident = {n: ort.OrtValue.ortvalue_from_numpy(v.copy(), device, number) for n, v in feeds.items()}
+        self._resident.append(resident)
         for name, value in resident.items():
             binding.bind_ortvalue_input(name, value)
         for spec in self.outputs:
@@ -122,6 +125,7 @@ class OnnxRuntimeRunner(RunnerBase):
 
     def _close(self) -> None:
         del self._session
+        self._resident.clear()
         self._scratch.cleanup()
 
 

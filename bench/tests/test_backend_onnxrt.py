@@ -107,6 +107,19 @@ def test_outputs_at_two_threads_are_those_of_numpy(artifact):
         np.testing.assert_allclose(runner.run(feeds)["maps"], contract_outputs(feeds)["maps"], rtol=0, atol=1e-5)
 
 
+def test_bound_inputs_are_copies_of_the_callers(artifact, monkeypatch):
+    bound = []
+    original = onnxruntime.OrtValue.ortvalue_from_numpy
+    monkeypatch.setattr(
+        onnxruntime.OrtValue, "ortvalue_from_numpy", lambda array, *rest: bound.append(array) or original(array, *rest)
+    )
+    feeds = contract_feeds(4)
+    with backend.open(artifact, contract_cell("onnxrt"), threads=1) as runner:
+        runner.bind(feeds)()
+    assert len(bound) == 1
+    assert not np.shares_memory(bound[0], feeds["images"])
+
+
 def test_a_missing_file_and_an_absent_external_data_file_are_artefact_errors(artifact):
     missing = replace(artifact, path=artifact.path.with_name("nowhere.onnx"))
     with pytest.raises(ArtifactError, match=r"nowhere\.onnx: onnxruntime cannot load it"):
