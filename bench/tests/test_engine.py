@@ -134,7 +134,7 @@ def test_a_failed_cell_shows_its_worst_images(go):
         ("crashing", r"SIGKILL (signal 9)"),
         ("segfault", r"SIGSEGV (signal 11)"),
         ("raising", "the runtime gave up"),
-        ("wrong_shape", "output boxes"), ("extra_boxes", "output boxes"),
+        ("wrong_shape", "output boxes"),
     ],
 )
 def test_a_lane_that_dies_is_an_error_and_takes_nobody_with_it(go, name, words):
