@@ -10,12 +10,14 @@ from bench.report.answer import sentence_of
 from bench.report.flips import picture_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from bench.report.cells import CellView, Run
     from bench.report.flips import Picture
 
 MAX_STDERR_LINES = 24
+THUMBNAIL_BUDGET = 600_000
+"""Characters of base64 on one page, which stays below 1 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,19 @@ def cases_of(run: Run) -> list[Case]:
     order = {"failed": 0, "error": 1, "waived": 2}
     cases = [_case(cell, run) for cell in run.cells if cell.status in order]
     return sorted(cases, key=lambda case: (not case.wide, order[case.cell.status]))
+
+
+def thumbnails_of(cases: Sequence[Case]) -> dict[str, str]:
+    """Base64 JPEG -> id: each image once, the worst of every cell before any second one, within the page's budget."""
+    found: dict[str, str] = {}
+    room = THUMBNAIL_BUDGET
+    for place in range(max((len(case.pictures) for case in cases), default=0)):
+        for case in cases:
+            jpeg = case.pictures[place].jpeg if place < len(case.pictures) else None
+            if jpeg and jpeg not in found and len(jpeg) <= room:
+                found[jpeg] = f"thumb-{len(found)}"
+                room -= len(jpeg)
+    return found
 
 
 def open_questions_of(run: Run) -> list[OpenQuestion]:

@@ -18,7 +18,7 @@ _PAIR_IOU, _MOVED_IOU = 0.5, 0.9
 """For drawing only: below the first, boxes are different detections; below the second, the box has moved."""
 _JPEG = re.compile(r"[A-Za-z0-9+/]+=*")
 # A label's height and mean character, in units of its font size.
-_LINE, _CHARACTER = 1.36, 0.56
+_LINE, _CHARACTER = 1.36, 0.54
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +56,16 @@ class Picture:
     left_out: int
     """Boxes beyond ``MAX_DRAWN`` per side."""
 
+    @property
+    def line(self) -> float:
+        """Height of a label."""
+        return self.font * _LINE
+
 
 def picture_of(flip: Mapping[str, Any]) -> Picture:
     """Match reference and candidate boxes (IoU 0.5, best first) and lay out their labels."""
     width, height = max(int(flip["width"]), 1), max(int(flip["height"]), 1)
-    font = round(max(width, height * 1.3) * 0.031, 2)
+    font = round(max(width, height * 1.2) * 0.029, 2)
     reference, candidate = _finite(flip["ref"]), _finite(flip["cand"])
     pairs = _pairs(reference, candidate)
     partner = {c: (r, iou) for r, (c, iou) in pairs.items()}
@@ -83,6 +88,25 @@ def picture_of(flip: Mapping[str, Any]) -> Picture:
         reference=_lay_out(left, width, height, font), candidate=_lay_out(right, width, height, font),
         left_out=max(len(left) - MAX_DRAWN, 0) + max(len(right) - MAX_DRAWN, 0),
     )  # fmt: skip
+
+
+def outlines(boxes: Sequence[DrawnBox]) -> list[tuple[str, str]]:
+    """Kind -> one path around all its boxes, agreements first, so that differences are drawn over them."""
+    found: dict[str, str] = {}
+    for box in boxes:
+        path = f"M{box.x:g} {box.y:g}h{box.width:g}v{box.height:g}h{-box.width:g}z"
+        found[box.kind] = found.get(box.kind, "") + path
+    return list(found.items())
+
+
+def label_grounds(boxes: Sequence[DrawnBox], line: float) -> list[tuple[str, str]]:
+    """Kind -> one path of the rectangles behind its labels."""
+    found: dict[str, str] = {}
+    for box in boxes:
+        if box.text:
+            path = f"M{box.text_x:g} {box.text_y:g}h{box.text_width:g}v{line:.1f}h{-box.text_width:g}z"
+            found[box.kind] = found.get(box.kind, "") + path
+    return list(found.items())
 
 
 def _finite(boxes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -130,7 +154,7 @@ def _caption(box: Mapping[str, Any]) -> str:
 def _lay_out(
     boxes: Sequence[tuple[Mapping[str, Any], str, str]], width: int, height: int, font: float
 ) -> tuple[DrawnBox, ...]:
-    """Differences are labelled before agreements; a label that finds no free place near its box is left out."""
+    """Differences are labelled first and always; other labels are left out where no place near their box is free."""
     rank = {"missed": 0, "changed": 0, "extra": 1, "moved": 2, "same": 3}
     ordered = sorted(boxes, key=lambda item: rank[item[1]])[:MAX_DRAWN]
     taken: list[tuple[float, float, float, float]] = []
@@ -139,12 +163,15 @@ def _lay_out(
         x0, y0, x1, y1 = (float(v) for v in box["box_xyxy"])
         x0, x1 = sorted((min(max(x0, 0), width), min(max(x1, 0), width)))
         y0, y1 = sorted((min(max(y0, 0), height), min(max(y1, 0), height)))
-        label_width, line = (len(text) * _CHARACTER + 0.9) * font, _LINE * font
+        label_width, line = (len(text) * _CHARACTER + 0.8) * font, _LINE * font
         left = min(max(x0 - font * 0.08, 0), max(width - label_width, 0))
-        spots = [(left, y0 - line), (left, y1), (left, y0), (max(x1 - label_width, 0), y1 - line)]
-        place = next((s for s in spots if 0 <= s[1] <= height - line and not _hits(s, label_width, line, taken)), None)
-        if place is None and rank[kind] < 3:
-            place = (left, min(max(y0 - line, 0), max(height - line, 0)))
+        right = max(x1 - label_width, 0)
+        spots = [(left, y0 - line), (left, y1), (left, y0), (right, y1 - line), (right, y0 - line), (right, y1)]
+        spots += [(left, y) for step in (1, 2, 3) for y in (y0 + step * line, y0 - (step + 1) * line)]
+        spots = [(x, y) for x, y in spots if 0 <= y <= height - line] or [(left, 0.0)]
+        nearest = min(spots, key=lambda spot: _covered(spot, label_width, line, taken))
+        free = not _covered(nearest, label_width, line, taken)
+        place = nearest if free or rank[kind] < 2 else None
         if place is not None:
             taken.append((place[0], place[1], place[0] + label_width, place[1] + line))
         at = place or (0.0, 0.0)
@@ -156,8 +183,11 @@ def _lay_out(
     return tuple(reversed(drawn))
 
 
-def _hits(
+def _covered(
     spot: tuple[float, float], width: float, height: float, taken: Sequence[tuple[float, float, float, float]]
-) -> bool:
+) -> float:
+    """Area of other labels that a label at ``spot`` would cover."""
     x, y = spot
-    return any(x < t[2] and t[0] < x + width and y < t[3] and t[1] < y + height for t in taken)
+    return sum(
+        max(min(x + width, t[2]) - max(x, t[0]), 0) * max(min(y + height, t[3]) - max(y, t[1]), 0) for t in taken
+    )

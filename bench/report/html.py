@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench.report import answer, findings, numbers, provenance, strips, tables
 from bench.report.cells import DID_NOT_RUN, NEEDS_A_PERSON, read_run
-from bench.report.evidence import cases_of, open_questions_of
+from bench.report.evidence import cases_of, open_questions_of, thumbnails_of
 from bench.report.figure import scatter_svg
+from bench.report.flips import label_grounds, outlines
 from bench.report.scatter import FILLS, drawable, marker_of, panel_of
 from bench.types import PRECISIONS
 
@@ -45,12 +46,14 @@ def render_html(suite: Mapping[str, Any]) -> str:
     environment.filters.update(
         plural=numbers.plural, short_hash=numbers.short_hash, delta=numbers.delta, delta_short=numbers.delta_short,
         ratio=numbers.ratio, in_words=numbers.in_words, fixed=numbers.fixed,
+        outlines=outlines, label_grounds=label_grounds,
     )  # fmt: skip
     return environment.get_template("page.html").render(_context(read_run(suite)))
 
 
 def _context(run: Run) -> dict[str, Any]:
     percentiles = tables.percentiles_of(run)
+    cases = cases_of(run)
     return {
         "run": run,
         "suite": run.suite,
@@ -75,7 +78,8 @@ def _context(run: Run) -> dict[str, Any]:
         "includes": sorted({cell.raw["speed"]["includes"] for cell in run.cells if cell.raw["speed"]}),
         "resolution": [cell for cell in run.candidates if (cell.raw["accuracy"] or {}).get("resolvable") is not None],
         "has_classes": any((cell.raw["accuracy"] or {}).get("per_class") for cell in run.cells),
-        "cases": cases_of(run),
+        "cases": cases,
+        "thumbnails": thumbnails_of(cases),
         "questions": open_questions_of(run),
         "timings": strips.timings_of(run),
         "noise": strips.noise_of(run),

@@ -46,7 +46,7 @@ def test_a_run_without_candidates_says_so() -> None:
 
 def test_a_reference_that_broke_is_in_the_tally() -> None:
     broken = {**reference(), "status": "error", "accuracy": None, "speed": None, "reason": "Killed by SIGKILL."}
-    assert [str(c) for c in answer.tally(read_run(suite_of(broken)))] == ["1 error"]
+    assert [str(c) for c in answer.tally(read_run(suite_of(broken)))] == ["1 reference not passed"]
 
 
 def test_a_cell_that_passed_without_an_accuracy_verdict_is_not_counted_as_the_same() -> None:
@@ -139,7 +139,7 @@ def test_the_allowed_loss_is_a_share_where_models_agree_and_ap_where_they_do_not
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("code", [0, 1, 3, 130])
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 130])
 def test_every_exit_code_has_a_sentence(code: int) -> None:
     assert answer.exit_sentence(read_run(suite_of(reference(), exit_code=code))).startswith(f"Exit {code}: ")
 

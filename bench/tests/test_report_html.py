@@ -173,7 +173,8 @@ def test_a_failed_cell_is_explained_with_comparison_lane_and_images(pages: dict[
     assert "missed, was .81" in text
     assert "now ring .58" in text
     assert "extra plate .37" in text
-    assert pages["plain"].count("data:image/jpeg;base64,") == 2
+    assert pages["plain"].count("data:image/jpeg;base64,") == 1
+    assert pages["plain"].count('<use href="#thumb-0"') == 2
 
 
 def test_a_thumbnail_that_is_no_base64_is_not_drawn() -> None:
@@ -183,6 +184,21 @@ def test_a_thumbnail_that_is_no_base64_is_not_drawn() -> None:
     page = render_html(suite)
     assert "onload" not in page
     assert "data:image" not in page
+
+
+def test_many_failed_cells_with_large_thumbnails_stay_below_one_megabyte() -> None:
+    suite = sample_suite()
+    failed = next(cell for cell in suite["cells"] if cell["flips"])
+    suite["cells"] = [as_reference(make_cell("m", "torch", "fp32", delta=0.0, ratio=1.0))]
+    for number in range(24):
+        cell = copy.deepcopy(failed)
+        cell["cell"].update(model="m", backend=f"backend{number}")
+        cell["flips"] = [{**failed["flips"][0], "thumb": f"{number:02d}{place}A" * 4000} for place in range(4)]
+        suite["cells"].append(cell)
+    page = render_html(suite)
+    assert len(page.encode()) < 1_000_000
+    for number in range(24):
+        assert f"{number:02d}0A{number:02d}0A" in page, "every cell keeps its worst image"
 
 
 def test_a_suite_without_cells_still_renders() -> None:
@@ -226,3 +242,8 @@ def test_tables_have_captions_and_headers_have_scopes(pages: dict[str, str]) -> 
 def test_an_interrupted_run_says_so() -> None:
     suite = {**sample_suite(), "interrupted": True, "exit_code": 130}
     assert "The run was interrupted ; finished cells are shown." in words(render_html(suite))
+
+
+def test_a_run_that_ended_early_says_why() -> None:
+    suite = {**sample_suite(), "aborted": "a.png: not an image.", "exit_code": 2}
+    assert "The run ended early: a.png: not an image. Finished cells are shown." in words(render_html(suite))
