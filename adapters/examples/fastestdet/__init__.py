@@ -41,10 +41,13 @@ class FastestDet:
         outputs=(TensorSpec(name="758", shape=("batch", 5 + len(COCO_NAMES), GRID, GRID), dtype="float32"),),
         image_hw=(INPUT_SIZE, INPUT_SIZE),
         class_names=COCO_NAMES,
-        default_fixtures="coco128-val",
+        default_fixtures="coco128",
         score_floor=0.001,
         max_detections=100,
-        float_nodes=("^Conv_249$", "detect_head"),
+        float_nodes=(
+            "^Conv_249$",
+            "detect_head",
+        ),  # the first convolution of the head there, the head's weights in ours
         licence="BSD-3-Clause",
         origin="https://github.com/dog-qiuqiu/FastestDet",
     )

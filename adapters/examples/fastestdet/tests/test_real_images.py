@@ -13,9 +13,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from adapters.examples.fastestdet import FastestDet, Recipe, adapter
+from bench import precision
 from bench.paths import data_dir
 
-WEIGHTS, PHOTOS = data_dir() / "fastestdet", data_dir() / "coco128-val"
+WEIGHTS, PHOTOS, CALIBRATION = (data_dir() / name for name in ("fastestdet", "coco128-val", "coco128-train"))
 pytestmark = pytest.mark.skipif(
     not (WEIGHTS.is_dir() and PHOTOS.is_dir()), reason=f"no fastestdet and coco128-val in {data_dir()}: set PARITY_DATA"
 )
@@ -127,6 +128,32 @@ def test_every_fp32_route_reproduces_the_stated_ap(route, request):
     ap, _ = score((image_id, infer(feeds), meta) for image_id, feeds, meta in inputs("cv2-linear", "bgr"))
     assert stated("primary")[0] == pytest.approx(0.190670, abs=1e-6)
     assert ap == pytest.approx(0.190670, abs=AP_TOLERANCE)
+
+
+@pytest.mark.parametrize("runtime", [onnxruntime_route, openvino_route])
+@pytest.mark.parametrize("source", ["upstream", "exported"])
+def test_the_fp16_artefact_keeps_the_ap(source, runtime, request, tmp_path):
+    path = WEIGHTS / "FastestDet.onnx" if source == "upstream" else request.getfixturevalue("exported")
+    precision.make("fp16", path, tmp_path / "fp16.onnx")
+    infer = runtime(tmp_path / "fp16.onnx")
+    ap, _ = score((image_id, infer(feeds), meta) for image_id, feeds, meta in inputs("cv2-linear", "bgr"))
+    assert ap == pytest.approx(0.190670, abs=AP_TOLERANCE)
+
+
+@pytest.mark.skipif(not CALIBRATION.is_dir(), reason=f"no coco128-train in {data_dir()}: set PARITY_DATA")
+@pytest.mark.slow
+def test_the_int8_artefact_keeps_most_of_the_ap_in_both_runtimes(exported, tmp_path):
+    photos = sorted((CALIBRATION / "images").glob("*.jpg"))[:40]
+    recipe = precision.make(
+        "int8", exported, tmp_path / "int8.onnx", float_nodes=adapter.spec.float_nodes,
+        feeds=(adapter.preprocess(cv2.imread(str(path))[..., ::-1])[0] for path in photos),
+    )  # fmt: skip
+    assert recipe["calibration_images"] == len(photos) == 40
+    assert len(recipe["float_nodes"]) == 14
+    for runtime in (onnxruntime_route, openvino_route):
+        infer = runtime(tmp_path / "int8.onnx")
+        ap, _ = score((image_id, infer(feeds), meta) for image_id, feeds, meta in inputs("cv2-linear", "bgr"))
+        assert 0.155 < ap < 0.2, runtime.__name__
 
 
 @pytest.mark.parametrize("variant", RECIPES)
