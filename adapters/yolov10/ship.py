@@ -1,4 +1,4 @@
-"""Turn a finished run into the checkpoint of the repository: ``python -m adapters.yolov10.ship RUN_DIR``.
+"""Turn a finished run into the shipped checkpoint: ``python -m adapters.yolov10.ship [EARLIER_RUN ...] RUN``.
 
 The shipped file is float16 and holds the one-to-one head only, so that it stays small; the loader upcasts it. Its AP is
 measured from the file itself, after rounding, with the network computing in float32.
@@ -10,6 +10,7 @@ import hashlib
 import json
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from bench.types import FixtureSet
 
 
-def ship(run: Path, val: FixtureSet, weights_out: Path) -> dict[str, Any]:
+def ship(runs: Sequence[Path], val: FixtureSet, weights_out: Path) -> dict[str, Any]:
     """Write ``weights_out`` and, beside it, the training record as JSON.
 
     Args:
-        run: folder that `train.fit` wrote.
+        runs: folders that `train.fit` wrote; the last one ships, those before it are the runs that it continued.
         val: the set that the AP is measured on.
         weights_out: ``.safetensors`` file to write.
 
@@ -39,16 +40,16 @@ def ship(run: Path, val: FixtureSet, weights_out: Path) -> dict[str, Any]:
     from adapters.yolov10.data import label_of_category
     from adapters.yolov10.evaluate import Evaluator
     from adapters.yolov10.model import YoloV10
-    from adapters.yolov10.train import METRICS_FILE, WEIGHTS_FILE, save_weights
+    from adapters.yolov10.train import WEIGHTS_FILE
+    from adapters.yolov10.weights import save_weights
 
-    spec = adapter.spec
+    spec, run = adapter.spec, runs[-1]
     trained = YoloV10(adapter.variant, len(spec.class_names))
     load_strict(trained, read_state_dict(run / WEIGHTS_FILE), source=f"weights {run / WEIGHTS_FILE}")
     weights_out.parent.mkdir(parents=True, exist_ok=True)
     save_weights(trained, weights_out, shipped=True)
     weights_out.chmod(0o644)  # safetensors writes owner-only files
     judge = Evaluator(val, label_of_category(val, spec.class_names), spec.image_hw[0])
-    journal = (run / METRICS_FILE).read_text(encoding="utf-8").splitlines()
     record = {
         "model": spec.name,
         "weights": weights_out.name,
@@ -57,22 +58,35 @@ def ship(run: Path, val: FixtureSet, weights_out: Path) -> dict[str, Any]:
         "licence": "Apache-2.0",
         "val": {"fixtures": val.name, "split": val.split, "images": len(val.samples), "sha256": val.sha256},
         "stats": {name: round(value, 5) for name, value in judge(adapter.build(weights_out)).items()},
-        "config": json.loads((run / "config.json").read_text(encoding="utf-8")),
         "host": {"cpu": _cpu_name(), "machine": platform.machine(), "python": platform.python_version()},
         "versions": {
             name: version(name) for name in ("torch", "lightning", "numpy", "opencv-python-headless", "pycocotools")
         },
-        "epochs": [json.loads(line) for line in journal],
+        "stages": [_stage(folder) for folder in runs],
     }
     weights_out.with_suffix(".json").write_text(_compact(record), encoding="utf-8")
     return record
 
 
+def _stage(run: Path) -> dict[str, Any]:
+    """Options and metrics of one run; of paths only the names, which mean the same on every machine."""
+    from adapters.yolov10.train import METRICS_FILE
+
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    for key in ("initial_weights", "resume"):
+        config[key] = Path(config[key]).name if config.get(key) else None
+    lines = (run / METRICS_FILE).read_text(encoding="utf-8").splitlines()
+    return {"config": config, "epochs": [json.loads(line) for line in lines]}
+
+
 def _compact(record: dict[str, Any]) -> str:
     """JSON with one line per epoch."""
-    head = json.dumps({**record, "epochs": []}, indent=2, allow_nan=False)
-    rows = ",\n".join("    " + json.dumps(line, allow_nan=False) for line in record["epochs"])
-    return head.replace('"epochs": []', f'"epochs": [\n{rows}\n  ]') + "\n"
+    stages = [{**stage, "epochs": f"EPOCHS {number}"} for number, stage in enumerate(record["stages"])]
+    text = json.dumps({**record, "stages": stages}, indent=2, allow_nan=False)
+    for number, stage in enumerate(record["stages"]):
+        rows = ",\n".join("        " + json.dumps(line, allow_nan=False) for line in stage["epochs"])
+        text = text.replace(f'"EPOCHS {number}"', f"[\n{rows}\n      ]")
+    return text + "\n"
 
 
 def _cpu_name() -> str:
@@ -88,9 +102,10 @@ def main() -> None:
     from bench.errors import UsageError
     from bench.fixtures import resolve
 
-    if len(sys.argv) != 2 or adapter.spec.default_weights is None:
-        raise UsageError("type: python -m adapters.yolov10.ship RUN_DIR")
-    record = ship(Path(sys.argv[1]), resolve(adapter.spec.default_fixtures, split="val"), adapter.spec.default_weights)
+    if len(sys.argv) < 2 or adapter.spec.default_weights is None:
+        raise UsageError("type: python -m adapters.yolov10.ship [EARLIER_RUN ...] RUN")
+    runs = [Path(folder) for folder in sys.argv[1:]]
+    record = ship(runs, resolve(adapter.spec.default_fixtures, split="val"), adapter.spec.default_weights)
     sys.stdout.write(f"{record['weights']} {record['sha256']} AP {record['stats']['AP']:.4f}\n")
 
 

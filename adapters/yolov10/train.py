@@ -21,8 +21,9 @@ from adapters._shared.checkpoints import load_strict, read_state_dict
 from adapters.yolov10.data import Augmentation, AugmentedSet, Example, label_of_category, load_examples
 from adapters.yolov10.evaluate import Evaluator
 from adapters.yolov10.loss import LossGains, Truth, dual_loss
-from adapters.yolov10.model import ONE2MANY_PREFIXES, YoloV10
-from bench.errors import BenchError
+from adapters.yolov10.model import YoloV10
+from adapters.yolov10.weights import Averaged, save_weights
+from bench.errors import BenchError, InputError
 
 if TYPE_CHECKING:
     from adapters.yolov10.config import TrainConfig
@@ -50,34 +51,13 @@ def collate(examples: Sequence[Example]) -> tuple[torch.Tensor, Truth]:
     return images, Truth(boxes_xyxy=boxes, labels=labels)
 
 
-class Averaged:
-    """Exponential moving average of a network, its buffers included (arXiv 1803.05407 gives the idea)."""
-
-    def __init__(self, network: YoloV10, config: TrainConfig) -> None:
-        self.network = YoloV10(network.variant, network.classes).eval().requires_grad_(False)
-        self.network.load_state_dict(network.state_dict())
-        self._config = config
-        self.steps = 0
-
-    def update(self, network: YoloV10) -> None:
-        """Move towards ``network`` after one step."""
-        self.steps += 1
-        decay = self._config.ema_decay * (1 - math.exp(-self.steps / self._config.ema_steps))
-        with torch.no_grad():
-            for own, new in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
-                if own.is_floating_point():
-                    own.lerp_(new, 1 - decay)
-                else:
-                    own.copy_(new)
-
-
 class Training(lightning.LightningModule):
     """The network, its average and its schedule."""
 
     def __init__(self, network: YoloV10, config: TrainConfig) -> None:
         super().__init__()
         self.network = network
-        self.average = Averaged(network, config)
+        self.average = Averaged(network, config.ema_decay, config.ema_steps)
         self.config = config
         self._gains = LossGains()
         self._started = time.monotonic()
@@ -206,21 +186,20 @@ class Journal(Callback):
         self.best_ap = state_dict["best_ap"]
 
 
-def save_weights(network: YoloV10, path: Path, *, shipped: bool = False) -> None:
-    """Write a safetensors file under the official keys.
+def _check_resumable(path: Path) -> None:
+    """Raise InputError unless ``path`` is a checkpoint of this module; nothing in it is executed."""
+    import pickle
 
-    Args:
-        network: source.
-        path: file to write.
-        shipped: store float16, and leave the one-to-many head out; only inference can use such a file.
-    """
-    from safetensors.torch import save_file
-
-    state = {k: v.detach().contiguous().clone() for k, v in network.state_dict().items()}
-    if shipped:
-        state = {k: v for k, v in state.items() if not k.startswith(ONE2MANY_PREFIXES)}
-        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    save_file(state, path, metadata={"format": "pt"})
+    if not path.is_file():
+        raise InputError(f"resume {path}: no such file; give the {RESUME_FILE} of an earlier run")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise InputError(f"resume {path}: not a complete checkpoint ({error})") from error
+    if not isinstance(content, dict) or "average" not in content:
+        raise InputError(
+            f"resume {path}: not a {RESUME_FILE} of this training; to start from weights use initial_weights"
+        )
 
 
 def fit(
@@ -238,8 +217,10 @@ def fit(
 
     Raises:
         TrainingError: the loss is not finite.
-        InputError: a category without a class, or an image that cannot be decoded.
+        InputError: a category without a class, an image, weights or a checkpoint that cannot be used.
     """
+    if config.resume is not None:
+        _check_resumable(config.resume)
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.threads)
     lightning.seed_everything(config.seed, verbose=False)

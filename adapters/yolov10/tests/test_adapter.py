@@ -12,7 +12,7 @@ from adapters._shared.synthetic import make_image
 from adapters.yolov10 import YoloV10Adapter, adapter, coco_adapter, make_spec
 from adapters.yolov10.model import ONE2MANY_PREFIXES, YoloV10
 from adapters.yolov10.names import COCO_NAMES, SHAPES_NAMES
-from adapters.yolov10.train import save_weights
+from adapters.yolov10.weights import save_weights
 from bench.errors import ArtifactError, InputError
 from bench.types import Adapter
 

@@ -14,7 +14,7 @@ from adapters.yolov10.data import Augmentation, AugmentedSet, label_of_category,
 from adapters.yolov10.loss import LossGains, dual_loss
 from adapters.yolov10.model import YoloV10
 from adapters.yolov10.names import SHAPES_NAMES
-from bench.errors import UsageError
+from bench.errors import InputError, UsageError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
@@ -105,6 +105,29 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_remedy(drawn, tmp
         fit(SMALL, drawn, tmp_path / "run")
 
 
+def test_a_run_can_start_from_given_weights(drawn, tmp_path):
+    first = fit(dataclasses.replace(SMALL, epochs=1), drawn, tmp_path / "first")
+    start = read_state_dict(first)
+    out = tmp_path / "second"
+    fit(dataclasses.replace(SMALL, epochs=1, lr=1e-9, weight_decay=0.0, initial_weights=first), drawn, out)
+    after = read_state_dict(out / "last.safetensors")
+    key = "model.8.cv1.conv.weight"
+    torch.testing.assert_close(after[key], start[key], atol=1e-6, rtol=0)
+
+
+def test_a_checkpoint_that_cannot_be_resumed_is_refused_before_training_starts(drawn, tmp_path):
+    torch.save(YoloV10("n", 8).state_dict(), tmp_path / "weights.ckpt")
+    (tmp_path / "damaged.ckpt").write_bytes(b"PK damaged")
+    for name, message in (
+        ("absent", "no such file"),
+        ("weights", "use initial_weights"),
+        ("damaged", "not a complete"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit(dataclasses.replace(SMALL, resume=tmp_path / f"{name}.ckpt"), drawn, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_option_is_refused_with_the_nearest_known_one(tmp_path):
     with pytest.raises(UsageError, match="Did you mean 'epochs'"):
         adapter.train({"epoch": 3}, tmp_path)
@@ -131,3 +154,34 @@ def test_text_values_are_converted_as_a_command_line_gives_them():
     config = TrainConfig.parse({"epochs": "3", "lr": "1e-3", "max_images": None, "resume": "last.ckpt"})
     assert (config.epochs, config.lr, config.max_images) == (3, 1e-3, None)
     assert config.resume.name == "last.ckpt"
+
+
+def test_a_shipped_run_is_small_loads_as_the_default_and_records_how_it_was_made(drawn, tmp_path):
+    from adapters.yolov10.ship import ship
+
+    runs = [tmp_path / "first", tmp_path / "second"]
+    first = fit(dataclasses.replace(SMALL, epochs=1), drawn, runs[0])
+    fit(dataclasses.replace(SMALL, epochs=1, initial_weights=first), drawn, runs[1])
+    weights = tmp_path / "shipped.safetensors"
+    ship(runs, drawn, weights)
+    adapter.build(weights)
+    text = weights.with_suffix(".json").read_text()
+    record = json.loads(text)
+    assert [len(stage["epochs"]) for stage in record["stages"]] == [1, 1]
+    assert record["stages"][1]["config"]["initial_weights"] == "best.safetensors"
+    assert 0 <= record["stats"]["AP"] <= 1
+    assert str(tmp_path) not in text
+
+
+def test_the_adapter_trains_on_a_folder_in_coco_layout(drawn, tmp_path):
+    folder = drawn.samples[0].path.parent / "set"
+    (folder / "images").mkdir(parents=True)
+    (folder / "annotations").mkdir()
+    for sample in drawn.samples:
+        sample.path.rename(folder / "images" / sample.path.name)
+    images = [{"id": s.image_id, "file_name": s.path.name, "width": s.width, "height": s.height} for s in drawn.samples]
+    content = {"images": images, "categories": list(drawn.categories), "annotations": list(drawn.annotations)}
+    (folder / "annotations" / "instances.json").write_text(json.dumps(content))
+    options = {"fixtures": str(folder), "image_size": 64, "epochs": 1, "batch": 4, "threads": 1}
+    assert adapter.train(options, tmp_path / "run") == tmp_path / "run" / "best.safetensors"
+    assert "AP" in lines(tmp_path / "run")[0]
