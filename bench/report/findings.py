@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from bench.report.cells import CellView, Group, Run
 
 
+_NAMED_MODELS, _NAMED_SLOW = 2, 4
+"""With more models, or more slow int8 cells, a finding counts instead of naming: it must stay one glance long."""
+
+
 def verdict_finding(run: Run) -> str:
     """Section 2, which cells are the same: whole precisions first, then what fails, then what is open."""
     judged = [cell for cell in run.candidates if cell.status not in DID_NOT_RUN]
@@ -26,7 +30,8 @@ def verdict_finding(run: Run) -> str:
     if len(whole) == len(precisions):
         sentences.append("Every cell that ran is.")
     elif whole:
-        sentences.append(f"Every {numbers.in_words(whole)} cell is.")
+        idle = any(cell.precision in whole and cell.status in DID_NOT_RUN for cell in run.candidates)
+        sentences.append(f"Every {numbers.in_words(whole)} cell {'that ran ' if idle else ''}is.")
     mixed = [p for p in precisions if p not in whole]
     for precision in mixed:
         cells = [cell for cell in judged if cell.precision == precision]
@@ -37,10 +42,13 @@ def verdict_finding(run: Run) -> str:
             ("ends in an error", [c for c in cells if c.status == "error"]),
             ("fails under a waiver", [c for c in cells if c.status == "waived"]),
         ):
-            if chosen:
+            if chosen and len(run.groups) <= _NAMED_MODELS:
                 verbs.append(f"{verb} on {_places(run, chosen)}")
+            elif chosen:
+                verbs.append(f"{verb} in {len(chosen)}")
         if verbs:
-            sentences.append(f"{precision} {numbers.in_words(verbs)}.")
+            total = "" if len(run.groups) <= _NAMED_MODELS else f" of {numbers.plural(len(cells), 'cell')}"
+            sentences.append(f"{precision} {numbers.in_words(verbs)}{total}.")
     open_cells = [cell for cell in judged if cell.open_question]
     if open_cells:
         kinds = numbers.in_words(_precisions(open_cells))
@@ -57,6 +65,11 @@ def tradeoff_finding(run: Run) -> str:
     winners = {b.cell.label for b in found if b.cell}
     if len(found) > 1 and len(winners) == 1 and all(b.cell for b in found):
         sentences.append(f"{winners.pop()} is the fastest that is still the same on {_all_models(len(found))}.")
+    elif len(found) > _NAMED_MODELS:
+        names = [f"{b.group.title} {b.cell.label} at {numbers.ratio(b.cell.ratio or 0.0)}" for b in found if b.cell]
+        none = [b.group.title for b in found if not b.cell]
+        sentences += [f"Fastest that are still the same: {', '.join(names)}."] if names else []
+        sentences += [f"No candidate is both the same and faster for {numbers.in_words(none)}."] if none else []
     else:
         for item in found:
             prefix = f"{item.group.title}: " if len(found) > 1 else ""
@@ -74,9 +87,12 @@ def tradeoff_finding(run: Run) -> str:
 
 def slow_int8(run: Run) -> list[str]:
     """Say plainly where int8 costs time: slower than the same runtime at fp32, or slower than the reference."""
+    slow = _slow_int8(run)
+    if len(slow) > _NAMED_SLOW:
+        return [f"int8 is slower than fp32 in {len(slow)} cells."]
     sentences = []
     by_runtime: dict[str, list[str]] = {}
-    for group, cell, fp32 in _slow_int8(run):
+    for group, cell, fp32 in slow:
         if fp32 is not None and fp32.p50_ms is not None and cell.p50_ms is not None:
             took = f"{numbers.three_digits(cell.p50_ms)} against {numbers.three_digits(fp32.p50_ms)} ms"
             where = f"{group.title} {took}" if len(run.groups) > 1 else took
@@ -94,7 +110,8 @@ def cells_finding(run: Run) -> str:
     counted = f"{ran} of {numbers.plural(len(run.cells), 'cell')} ran to the end."
     slow = [cell for _, cell, _ in _slow_int8(run)]
     if slow:
-        return f"{counted} int8 is slower than fp32 on {_places(run, slow)}."
+        where = f"on {_places(run, slow)}" if len(run.groups) <= _NAMED_MODELS else f"in {len(slow)} of them"
+        return f"{counted} int8 is slower than fp32 {where}."
     return f"{counted} Each row is one artefact: accuracy, speed and memory come from the same run."
 
 
@@ -108,7 +125,7 @@ def _slow_int8(run: Run) -> list[tuple[Group, CellView, CellView | None]]:
             fp32 = next((c for c in group.cells if c.precision == "fp32" and c.runtime == cell.runtime), None)
             if fp32 and fp32.p50_ms is not None and cell.p50_ms > fp32.p50_ms * MEASURED_FASTER:
                 found.append((group, cell, fp32))
-            elif cell.slower:
+            elif cell.slower and group.reference and group.reference.precision == "fp32":
                 found.append((group, cell, None))
     return found
 

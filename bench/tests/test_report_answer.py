@@ -165,6 +165,29 @@ def test_the_verdict_finding_names_whole_precisions_then_exceptions() -> None:
     assert "5 fp16, bf16 and int8 cells are not judged, for lack of an interval." in undecided
 
 
+def test_findings_count_instead_of_naming_when_there_are_many_models() -> None:
+    cells = []
+    for name in ("a", "b", "c"):
+        cells += [reference(name), make_cell(name, "onnxrt", "int8", "failed", delta=-0.1, ratio=0.5),
+                  make_cell(name, "openvino", "int8", delta=0.0, ratio=1.5)]  # fmt: skip
+    run = read_run(suite_of(*cells))
+    assert findings.verdict_finding(run) == "int8 holds in 3 and fails in 3 of 6 cells."
+    assert "int8 is slower than fp32 in 3 of them." in findings.cells_finding(run)
+    assert findings.tradeoff_finding(run).startswith(
+        "openvino int8 is the fastest that is still the same on all 3 models."
+    )
+
+
+def test_whole_precisions_say_so_when_some_of_their_cells_did_not_run() -> None:
+    cells = (
+        make_cell("yolov10n", "onnxrt", "fp32", delta=0.0, ratio=1.0),
+        make_cell("yolov10n", "trt", "fp32", "skipped"),
+    )
+    failed = make_cell("yolov10n", "onnxrt", "int8", "failed", delta=-0.1, ratio=1.0)
+    text = findings.verdict_finding(read_run(suite_of(reference(), *cells, failed)))
+    assert text == "Every fp32 cell that ran is. int8 fails on onnxrt."
+
+
 def test_devices_and_batches_are_named_only_where_they_differ() -> None:
     plain = make_cell("yolov10n", "onnxrt", "fp32", delta=0.0, ratio=1.2)
     other = make_cell("yolov10n", "onnxrt", "fp32", delta=0.0, ratio=1.2)
