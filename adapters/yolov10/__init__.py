@@ -32,7 +32,10 @@ def make_spec(
         name=name,
         task="detect",
         inputs=(TensorSpec(name="images", shape=("batch", 3, side_px, side_px), dtype="float32"),),
-        outputs=(TensorSpec(name="predictions", shape=("batch", 4 + len(class_names), anchors), dtype="float32"),),
+        outputs=(
+            TensorSpec(name="boxes_cxcywh", shape=("batch", 4, anchors), dtype="float32"),
+            TensorSpec(name="scores", shape=("batch", len(class_names), anchors), dtype="float32"),
+        ),
         image_hw=(side_px, side_px),
         class_names=class_names,
         default_fixtures=fixtures,
@@ -60,7 +63,7 @@ class YoloV10Adapter:
         return process.preprocess(image_rgb_u8, self.spec.image_hw)
 
     def postprocess(self, outputs: Mapping[str, Array], meta: Mapping[str, Any]) -> Prediction:
-        """``predictions`` (1, 4 + nc, A) -> the 300 best (anchor, class) pairs in image pixels, NaN rows kept."""
+        """Raw outputs of one image -> the 300 best (anchor, class) pairs in image pixels, NaN rows kept."""
         return process.postprocess(
             outputs, meta, max_detections=self.spec.max_detections, score_floor=self.spec.score_floor
         )

@@ -155,7 +155,7 @@ class AugmentedSet:
             matrix = np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]], np.float32)
             cv2.warpAffine(
                 part.image_rgb_u8,
-                _centred(matrix),
+                centred(matrix),
                 (side, side),
                 dst=canvas,
                 flags=cv2.INTER_LINEAR,
@@ -170,11 +170,11 @@ class AugmentedSet:
         return Example(canvas, np.concatenate(boxes).astype(np.float32), np.concatenate(labels))
 
 
-def _centred(matrix: Array) -> Array:
+def centred(matrix: Array) -> Array:
     """Turn a map of pixel edges, as boxes use, into the map of pixel centres that OpenCV expects."""
-    centred = matrix.copy()
-    centred[:, 2] += 0.5 * (matrix[:, :2].sum(1) - 1)
-    return centred
+    moved = matrix.copy()
+    moved[:, 2] += 0.5 * (matrix[:, :2].sum(1) - 1)
+    return moved
 
 
 def _tint(example: Example, strength: Augmentation, rng: np.random.Generator) -> Example:

@@ -50,15 +50,14 @@ class Evaluator:
         with torch.inference_mode():
             for start in range(0, len(self._canvases), BATCH):
                 images = torch.from_numpy(np.stack(self._canvases[start : start + BATCH])).float() / 255
-                predictions = network(images.contiguous(memory_format=torch.channels_last))[0].numpy()
-                for offset, row in enumerate(predictions):
-                    found += self._detections(start + offset, row)
+                boxes, scores = network(images.contiguous(memory_format=torch.channels_last))
+                for offset in range(len(boxes)):
+                    outputs = {"boxes_cxcywh": boxes[offset, None].numpy(), "scores": scores[offset, None].numpy()}
+                    found += self._detections(start + offset, outputs)
         return self._score(found)
 
-    def _detections(self, index: int, predictions: Array) -> list[dict[str, object]]:
-        result = process.postprocess(
-            {"predictions": predictions[None]}, self._metas[index], max_detections=300, score_floor=0.001
-        )
+    def _detections(self, index: int, outputs: dict[str, Array]) -> list[dict[str, object]]:
+        result = process.postprocess(outputs, self._metas[index], max_detections=300, score_floor=0.001)
         image_id = self._fixtures.samples[index].image_id
         boxes_xywh = xywh_from_xyxy(result.boxes_xyxy).tolist()
         return [

@@ -44,7 +44,8 @@ def export_onnx(network: YoloV10, spec: ModelSpec, out: Path, *, opset: int) -> 
 
     if opset < MIN_OPSET:
         raise ArtifactError(f"{spec.name}: opset {opset} is too old, type --opset {MIN_OPSET} or newer (17 is tested)")
-    images, predictions = spec.inputs[0].name, spec.outputs[0].name
+    images, outputs = spec.inputs[0].name, [t.name for t in spec.outputs]
+    axes = {name: {0: "batch"} for name in (images, *outputs)}
     example = torch.zeros(2, 3, *spec.image_hw)
     out.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(), torch.inference_mode():
@@ -56,8 +57,8 @@ def export_onnx(network: YoloV10, spec: ModelSpec, out: Path, *, opset: int) -> 
             (example,),
             str(out),
             input_names=[images],
-            output_names=[predictions],
-            dynamic_axes={images: {0: "batch"}, predictions: {0: "batch"}},
+            output_names=outputs,
+            dynamic_axes=axes,
             opset_version=opset,
             dynamo=False,
         )
@@ -68,7 +69,7 @@ def export_onnx(network: YoloV10, spec: ModelSpec, out: Path, *, opset: int) -> 
         "torch": torch.__version__,
         "onnx": onnx.__version__,
         "opset": opset,
-        "dynamic_axes": {images: {"0": "batch"}, predictions: {"0": "batch"}},
+        "dynamic_axes": {name: {"0": "batch"} for name in axes},
         "batch_norm": "folded",
         "nodes": len(model.graph.node),
         "check": check_export(network, spec, out),
@@ -93,12 +94,11 @@ def check_export(network: YoloV10, spec: ModelSpec, path: Path) -> dict[str, Any
         coarse = torch.rand(batch, 3, 10, 10, generator=generator)
         images = torch.nn.functional.interpolate(coarse, size=spec.image_hw, mode="bilinear")
         with torch.inference_mode():
-            expected = network(images)[0].numpy()
-        (found,) = session.run(None, {spec.inputs[0].name: images.numpy()})
-        if found.shape != expected.shape:
-            raise ArtifactError(f"{path}: batch {batch} gives {found.shape}, torch gives {expected.shape}")
-        error = np.abs(found - expected)
-        box_px, score = float(error[:, :4].max()), float(error[:, 4:].max())
+            expected = [t.numpy() for t in network(images)]
+        found = session.run([t.name for t in spec.outputs], {spec.inputs[0].name: images.numpy()})
+        if [f.shape for f in found] != [e.shape for e in expected]:
+            raise ArtifactError(f"{path}: batch {batch} gives other shapes than torch: {[f.shape for f in found]}")
+        box_px, score = (float(np.abs(f - e).max()) for f, e in zip(found, expected, strict=True))
         if not (box_px <= BOX_TOLERANCE_PX and score <= SCORE_TOLERANCE):
             raise ArtifactError(
                 f"{path}: batch {batch} differs from torch by {box_px:.3g} px (allowed {BOX_TOLERANCE_PX:g}) and "

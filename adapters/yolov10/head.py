@@ -122,12 +122,15 @@ class V10Detect(nn.Module):
             [branch(x) for branch, x in zip(self.one2one_cv3, detached, strict=True)],
         )
 
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """P3, P4, P5 -> decoded one-to-one predictions (B, 4 + nc, A)."""
+    def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """P3, P4, P5 -> decoded one-to-one boxes (B, 4, A) and scores (B, nc, A)."""
         return self.decode(self.one2one(features))
 
-    def decode(self, branch: Branch) -> Tensor:
-        """Raw maps -> (B, 4 + nc, A): centre x, y, width, height in input pixels, then sigmoid scores."""
+    def decode(self, branch: Branch) -> tuple[Tensor, Tensor]:
+        """Raw maps -> (B, 4, A) centre x, y, width, height in input pixels, and (B, nc, A) sigmoid scores.
+
+        Two tensors, because an error of a score would drown in pixels if they shared one root mean square.
+        """
         sizes_hw = [(int(x.shape[2]), int(x.shape[3])) for x in branch.boxes]
         counts = [height * width for height, width in sizes_hw]
         boxes = torch.cat([x.reshape(-1, 4 * REG_MAX, n) for x, n in zip(branch.boxes, counts, strict=True)], 2)
@@ -135,7 +138,7 @@ class V10Detect(nn.Module):
         centres, strides = make_anchors(sizes_hw, boxes)
         low, high = self.dfl(boxes).split((2, 2), 1)
         boxes_cxcywh = torch.cat((centres + (high - low) * 0.5, low + high), 1) * strides
-        return torch.cat((boxes_cxcywh, logits.sigmoid()), 1)
+        return boxes_cxcywh, logits.sigmoid()
 
     def drop_one2many(self) -> None:
         """Remove the head that only training needs."""

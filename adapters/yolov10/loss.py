@@ -75,14 +75,14 @@ def branch_loss(branch: Branch, truth: Truth, top_k: int, gains: LossGains) -> t
     target = found.boxes_xyxy[positive] / strides[position]
     target_sides = torch.cat((centres[position] - target[:, :2], target[:, 2:] - centres[position]), -1)
     target_sides = target_sides.clamp(0, REG_MAX - 1 - 0.01)
-    loss_dfl = (_distribution_focal(side_logits[positive].view(-1, 4, REG_MAX), target_sides) * weight).sum() / total
+    loss_dfl = (distribution_focal(side_logits[positive].view(-1, 4, REG_MAX), target_sides) * weight).sum() / total
 
     parts = {"box": gains.box * loss_box, "cls": gains.classes * loss_classes, "dfl": gains.dfl * loss_dfl}
     loss = torch.stack(tuple(parts.values())).sum()
     return loss, {name: value.detach() for name, value in parts.items()}
 
 
-def _distribution_focal(logits: Tensor, target: Tensor) -> Tensor:
+def distribution_focal(logits: Tensor, target: Tensor) -> Tensor:
     """(P, 4, REG_MAX) logits, (P, 4) distances -> (P,): cross entropy to the two bins around each distance."""
     left = target.long()
     share_right = target - left

@@ -145,9 +145,10 @@ class YoloV10(nn.Module):
         features = self.features(images)
         return self.head.one2many(features), self.head.one2one(features)
 
-    def forward(self, images: Tensor) -> tuple[Tensor]:
-        """(B, 3, H, W) -> one (B, 4 + nc, A): centre x, y, width, height in px, sigmoid scores; before top-k."""
-        return (self.head(self.features(images)),)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) -> boxes (B, 4, A) centre x, y, width, height in px, and sigmoid scores (B, nc, A)."""
+        boxes_cxcywh, scores = self.head(self.features(images))
+        return boxes_cxcywh, scores
 
 
 def classes_in(state: Mapping[str, Tensor], source: str) -> int:

@@ -35,20 +35,21 @@ def preprocess(image_rgb_u8: Array, input_hw: tuple[int, int]) -> tuple[dict[str
     return {"images": images}, {"letterbox": box}
 
 
-def select(predictions: Array, count: int) -> tuple[Array, Array, Array]:
+def select(boxes_cxcywh: Array, class_scores: Array, count: int) -> tuple[Array, Array, Array]:
     """Take the best ``count`` anchors by their best class, then the best ``count`` (anchor, class) pairs among them.
 
     No NMS: the one-to-one head needs none, and one box may appear twice with two classes. Ties keep the order of
     anchors. A pair with a NaN or an infinity counts as the best, so that it cannot hide behind the selection.
 
     Args:
-        predictions: (4 + nc, A) boxes cx cy w h in input pixels and scores.
+        boxes_cxcywh: (4, A) in input pixels.
+        class_scores: (nc, A).
         count: number of detections to keep.
 
     Returns:
         Boxes (N, 4) cx cy w h, scores (N,), labels (N,) int64; best first.
     """
-    boxes, scores = predictions[:4].T, predictions[4:].T
+    boxes, scores = boxes_cxcywh.T, class_scores.T
     broken = ~np.isfinite(boxes).all(1, keepdims=True) | ~np.isfinite(scores)
     ranks = np.where(broken, np.inf, scores)
     anchors = np.argsort(-ranks.max(1), kind="stable")[:count]
@@ -61,15 +62,16 @@ def select(predictions: Array, count: int) -> tuple[Array, Array, Array]:
 def postprocess(
     outputs: Mapping[str, Array], meta: Mapping[str, Any], *, max_detections: int, score_floor: float
 ) -> Prediction:
-    """``predictions`` (1, 4 + nc, A) -> detections in pixels of the original image, clipped to it, NaN rows kept.
+    """Raw outputs of one image -> detections in pixels of the original image, clipped to it, NaN rows kept.
 
     Args:
-        outputs: raw outputs of one image.
+        outputs: ``boxes_cxcywh`` (1, 4, A) in input pixels and ``scores`` (1, nc, A).
         meta: second result of `preprocess`.
         max_detections: at most this many rows.
         score_floor: rows whose score is below are dropped; rows with a non-finite number never are.
     """
-    boxes, scores, labels = select(outputs["predictions"][0].astype(np.float32), max_detections)
+    raw_boxes, raw_scores = (outputs[name][0].astype(np.float32) for name in ("boxes_cxcywh", "scores"))
+    boxes, scores, labels = select(raw_boxes, raw_scores, max_detections)
     box: Letterbox = meta["letterbox"]
     height, width = box.image_hw
     limits = np.array([width, height, width, height], np.float32)

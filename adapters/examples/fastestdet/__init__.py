@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from adapters._shared.coco import COCO_NAMES
 from adapters.examples.fastestdet.process import INPUT_SIZE, Recipe, decode, select, to_input
 from bench.errors import Unsupported
 from bench.types import ModelSpec, Prediction, TensorSpec
@@ -15,15 +16,6 @@ if TYPE_CHECKING:
 
     from bench.types import Array
 
-_COCO = (
-    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
-    "bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,"
-    "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,"
-    "cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
-    "potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,"
-    "refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
-)
-COCO_NAMES = tuple(_COCO.split(","))
 GRID = INPUT_SIZE // 16
 
 

@@ -47,8 +47,11 @@ def state(trained):
 def test_the_adapter_is_one_and_its_spec_describes_dense_predictions():
     assert isinstance(adapter, Adapter)
     assert str(adapter.spec.inputs[0]) == "images float32 (batch, 3, 320, 320)"
-    assert str(adapter.spec.outputs[0]) == "predictions float32 (batch, 12, 2100)"
-    assert str(coco_adapter.spec.outputs[0]) == "predictions float32 (batch, 84, 8400)"
+    assert list(map(str, adapter.spec.outputs)) == [
+        "boxes_cxcywh float32 (batch, 4, 2100)",
+        "scores float32 (batch, 8, 2100)",
+    ]
+    assert str(coco_adapter.spec.outputs[1]) == "scores float32 (batch, 80, 8400)"
     assert len(set(COCO_NAMES)) == 80
 
 
@@ -115,8 +118,9 @@ def test_the_exported_graph_equals_torch_at_batch_one_and_four(tmp_path, trained
     network = small.build(tmp_path / "w.safetensors")
     for batch in (1, 4):
         images = make_image("export", (batch, 3, 64, 64))
-        (found,) = session.run(["predictions"], {"images": images})
-        np.testing.assert_allclose(found, network(torch.from_numpy(images))[0].numpy(), atol=1e-4)
+        found = session.run(["boxes_cxcywh", "scores"], {"images": images})
+        for got, expected in zip(found, network(torch.from_numpy(images)), strict=True):
+            np.testing.assert_allclose(got, expected.numpy(), atol=1e-4)
 
 
 def test_the_exported_nodes_are_named_by_module_and_the_float_ones_are_the_end_of_the_head(tmp_path, trained, small):

@@ -62,6 +62,13 @@ def test_without_augmentation_the_image_comes_out_unchanged():
     np.testing.assert_array_equal(out.boxes_xyxy, example.boxes_xyxy)
 
 
+def test_a_map_of_pixel_edges_becomes_one_of_pixel_centres():
+    edges = np.array([[2, 0, 3], [0, 0.5, 5]], np.float32)
+    pixel = 4
+    centres = centred(edges) @ (pixel, pixel, 1)
+    np.testing.assert_allclose(centres + 0.5, edges @ (pixel + 0.5, pixel + 0.5, 1))
+
+
 @pytest.mark.parametrize("index", range(8))
 def test_after_flip_zoom_and_shift_the_box_is_still_on_the_object(index):
     strength = dataclasses.replace(NOTHING, flip=0.5, scale=0.4, translate=0.1)

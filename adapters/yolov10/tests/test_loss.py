@@ -8,7 +8,7 @@ import torch
 
 from adapters.yolov10.assign import assign, ciou
 from adapters.yolov10.head import REG_MAX, STRIDES, Branch, make_anchors
-from adapters.yolov10.loss import LossGains, Truth, branch_loss
+from adapters.yolov10.loss import LossGains, Truth, branch_loss, distribution_focal
 from bench.geometry import box_iou
 
 SIDE = 64
@@ -48,6 +48,38 @@ def test_complete_iou_is_one_for_equal_boxes_and_at_most_the_iou():
 def test_complete_iou_of_a_shifted_box_is_the_hand_computed_one():
     a, b = torch.tensor([0.0, 0, 10, 10]), torch.tensor([5.0, 0, 15, 10])
     assert float(ciou(a, b)) == pytest.approx(1 / 3 - 25 / (225 + 100), abs=1e-5)
+
+
+def test_complete_iou_charges_another_aspect_ratio_as_its_paper_says():
+    a, b = torch.tensor([0.0, 0, 10, 10]), torch.tensor([-5.0, 2.5, 15, 7.5])
+    aspect = 4 / math.pi**2 * (math.atan(4) - math.atan(1)) ** 2
+    assert float(ciou(a, b)) == pytest.approx(1 / 3 - aspect**2 / (aspect + 2 / 3), abs=1e-5)
+
+
+def test_the_distribution_loss_is_the_cross_entropy_to_the_two_nearest_bins():
+    logits = torch.randn(1, 4, REG_MAX, generator=torch.Generator().manual_seed(0))
+    found = distribution_focal(logits, torch.full((1, 4), 2.25))
+    log_shares = logits.log_softmax(-1)
+    expected = -(0.75 * log_shares[..., 2] + 0.25 * log_shares[..., 3]).mean(-1)
+    torch.testing.assert_close(found, expected)
+
+
+def test_overlap_outweighs_score_and_score_decides_between_equal_overlaps(centres_px):
+    boxes, labels = truth([[0, 0, 40, 40]], [0])
+    predicted = torch.zeros(1, ANCHORS, 4)
+    predicted[0, 0], predicted[0, 1], predicted[0, 2] = (
+        torch.tensor(b) for b in ([0.0, 0, 28, 28], [0.0, 0, 38, 38], [0.0, 0, 38, 38])
+    )
+    scores = torch.zeros(1, ANCHORS, 1)
+    scores[0, :3, 0] = torch.tensor([0.9, 0.3, 0.5])
+    found = assign(scores, predicted, centres_px, boxes, labels, top_k=1)
+    assert found.positive[0].nonzero().tolist() == [[2]]
+
+
+def test_a_small_object_gets_only_the_anchors_inside_it(centres_px):
+    boxes, labels = truth([[1, 1, 10, 10]], [0])
+    found = assign(torch.full((1, ANCHORS, 1), 0.1), boxes_around(centres_px, 5), centres_px, boxes, labels, top_k=10)
+    assert found.positive[0].nonzero().tolist() == [[0], [64]]
 
 
 def test_one_anchor_per_object_when_the_head_is_one_to_one(centres_px):
