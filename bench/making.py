@@ -114,12 +114,11 @@ class Maker:
         path = self._plan.weights
         if path is None:
             raise InputError(f"{self._plan.spec.name} ships no weights. Type: --weights {self._plan.spec.name}=PATH")
-        sha256 = sha256_file(path)
         made = self._in_lane("inspect", path=path)
         return Artifact(
             kind="onnx",
             path=path,
-            sha256=sha256,
+            sha256=made.recipe["sha256"],  # external data included
             precision="fp32",
             inputs=made.inputs,
             outputs=made.outputs,

@@ -96,7 +96,7 @@ class Worker:
         from bench.registry import load_adapter
 
         inputs, outputs = onnxfile.check_against(load_adapter(adapter).spec, path)
-        return Made(inputs=inputs, outputs=outputs, recipe={"tool": "given"})
+        return Made(inputs=inputs, outputs=outputs, recipe={"sha256": onnxfile.artifact_sha256(path)})
 
     def load(
         self,

@@ -38,7 +38,7 @@ def facts_of(run: Run) -> list[tuple[str, str]]:
         ("Started, took", numbers.stamp(suite["started_at"]) + (f", {length}" if length else "")),
         ("Commit", _commit(git)),
         ("Host", f"{host['name']}, {cores}, {memory} GB, {host['gpu'] or 'no GPU'}"),
-        ("Reference", _reference(run)),
+        ("Reference", reference_of(run)),
         ("Allowed AP loss, of the reference", loss or "none was judged"),
         ("Intervals", intervals),
         ("Exit code", f"{suite['exit_code']} ({EXIT_WORDS[suite['exit_code']]})"),
@@ -117,9 +117,11 @@ def _commit(git: Any) -> str:
     return f"{git['commit'][:7]}{branch}, {'changed tree' if git['dirty'] else 'clean tree'}"
 
 
-def _reference(run: Run) -> str:
-    asked = run.suite["reference"]["asked"].split(":")
-    return f"{asked[0]} {asked[1]} on {asked[2]}" if len(asked) == 3 else run.suite["reference"]["asked"]
+def reference_of(run: Run) -> str:
+    """What the cells were really compared with: an .onnx has no torch module, whatever was asked for."""
+    cells = [cell.raw["cell"] for cell in run.cells if cell.raw["role"] == "reference"]
+    names = dict.fromkeys(f"{cell['backend']} {cell['precision']} on {cell['device']}" for cell in cells)
+    return ", ".join(names) or str(run.suite["reference"]["asked"])
 
 
 def _label(name: str) -> str:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from bench.report import answer, numbers, tables
 from bench.report.cells import read_run
+from bench.report.provenance import reference_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -270,9 +271,7 @@ def _print_tail(run: Run, paper: _Paper, report_path: str | None) -> None:
     parts = [f"Latency is {text}." for text in includes]
     if not run.has_ratio_intervals and includes:
         parts.append("Speeds have no interval yet and are not judged.")
-    asked = suite["reference"]["asked"].split(":")
-    reference = f"{asked[0]} {asked[1]} on {asked[2]}" if len(asked) == 3 else suite["reference"]["asked"]
-    parts.append(f"Reference {reference}. Run {suite['run_id']}{f', {length}' if length else ''}.")
+    parts.append(f"Reference {reference_of(run)}. Run {suite['run_id']}{f', {length}' if length else ''}.")
     paper.wrapped(" ".join(parts), "dim")
     if report_path is not None:
         paper.line(f"Report {report_path}")

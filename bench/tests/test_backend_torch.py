@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.backends.pytorch import backend
+from bench.backends.pytorch import TorchRunner, backend
 from bench.errors import ContractError, Unavailable, Unsupported
 from bench.testing_artifacts import contract_artifact, contract_cell, contract_feeds, contract_outputs
 
@@ -18,7 +18,8 @@ def artifact(tmp_path):
 
 
 def opened(artifact, precision):
-    return backend.open(artifact, contract_cell("torch", precision=precision), threads=1)
+    """The runner itself: every precision runs everywhere, natively or not, but the backend offers only native ones."""
+    return TorchRunner(artifact, contract_cell("torch", precision=precision), mode="native", threads=1)
 
 
 def test_the_golden_is_computed_and_returned_in_float64(artifact):
@@ -40,10 +41,16 @@ def test_reduced_precisions_cast_the_weights_and_widen_the_outputs(artifact, pre
     assert 1e-5 < difference < error
     assert evidence.details["parameters"] == {dtype: 2}
     assert evidence.details["conv_linear_outputs"] == {dtype: 1}
-    if backend.require("cpu", precision) == "native":
-        assert (evidence.precision, evidence.emulated) == (precision, False)
-    else:
-        assert (evidence.precision, evidence.emulated) == ("fp32", True)
+    assert (evidence.precision, evidence.emulated) == (precision, False)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_precision_that_the_processor_does_not_compute_in_is_unsupported(monkeypatch, precision):
+    monkeypatch.setattr(torch.ops.mkldnn, f"_is_mkldnn_{precision}_supported", lambda: False)
+    with pytest.raises(Unsupported, match=f"torch:{precision} needs a processor that computes in {precision}"):
+        backend.require("cpu", precision)
+    monkeypatch.setattr(torch.ops.mkldnn, f"_is_mkldnn_{precision}_supported", lambda: True)
+    assert backend.require("cpu", precision) == "native"
 
 
 def test_a_layer_that_stays_in_float32_behind_an_fp16_label_is_found_out(artifact):
