@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bench.matrix import ModelPlan, Request
     from bench.modelrun import Record
     from bench.results import CellResult
+    from bench.types import Cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,21 +139,26 @@ def _keep(record: Record, model: ModelRun, folder: RunFolder) -> None:
         plan.fixtures,
         plan.labels_to_categories,
         wrap=True,
-        meta={
-            "model": plan.spec.name,
-            "backend": record.cell.backend,
-            "device": record.cell.device,
-            "precision": record.cell.precision,
-            "runtime": record.version,
-            "artifact_sha256": record.artifact.sha256 if record.artifact else None,
-            "weights_sha256": None,
-            "fixtures": plan.fixtures.name,
-            "fixtures_sha256": plan.fixtures.sha256,
-            "score_floor": plan.spec.score_floor,
-            "max_detections": plan.spec.max_detections,
-            "image_hw": list(plan.spec.image_hw),
-        },
+        meta=prediction_meta(plan, record.cell, record.version, record.artifact.sha256 if record.artifact else None),
     )
+
+
+def prediction_meta(plan: ModelPlan, cell: Cell, runtime: str, artifact_sha256: str | None) -> dict[str, Any]:
+    """What a predictions file says about its origin: model, runtime, artefact, images, and every setting in between."""
+    return {
+        "model": plan.spec.name,
+        "backend": cell.backend,
+        "device": cell.device,
+        "precision": cell.precision,
+        "runtime": runtime,
+        "artifact_sha256": artifact_sha256,
+        "fixtures": plan.fixtures.name,
+        "fixtures_sha256": plan.fixtures.sha256,
+        "score_floor": plan.spec.score_floor,
+        "max_detections": plan.spec.max_detections,
+        "image_hw": list(plan.spec.image_hw),
+        "preprocess": dict(plan.spec.preprocessing),
+    }
 
 
 def _utc(moment: datetime.datetime) -> str:

@@ -60,6 +60,8 @@ class ModelSpec:
     """Fixture set used when none is asked for."""
     default_weights: Path | None = None
     """Weights that ship with the model, or None: then ``--weights`` is required."""
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    """What ``preprocess`` does, for a person who compares two files: resize, interpolation, colour order, scaling."""
     score_floor: float = 0.001
     """Detections below are not emitted."""
     max_detections: int = 300

@@ -37,6 +37,13 @@ def make_spec(
             TensorSpec(name="scores", shape=("batch", len(class_names), anchors), dtype="float32"),
         ),
         image_hw=(side_px, side_px),
+        preprocessing={
+            "method": "letterbox",
+            "resize_interp": "linear",
+            "letterbox_fill": [process.PAD_VALUE] * 3,
+            "input_color": "RGB",
+            "normalize": "0_1",
+        },
         class_names=class_names,
         default_fixtures=fixtures,
         default_weights=weights,

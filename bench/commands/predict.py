@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from bench.console import ConsoleEvents
+from bench.engine import prediction_meta
 from bench.errors import InputError, UsageError
 from bench.lanes import Lane
 from bench.making import Maker
@@ -20,7 +21,7 @@ from bench.predictions import write_predictions
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bench.matrix import ModelPlan, Request
+    from bench.matrix import Request
 
 
 def predict_command(options: Mapping[str, Any], *, out: Path, wrap: bool, record: Path | None, quiet: bool) -> int:
@@ -78,23 +79,6 @@ def predict_command(options: Mapping[str, Any], *, out: Path, wrap: bool, record
         soft_wrap=True,
     )
     return 0
-
-
-def prediction_meta(plan: ModelPlan, cell: Any, runtime: str, artifact_sha256: str | None) -> dict[str, Any]:
-    """What a predictions file says about its origin."""
-    return {
-        "model": plan.spec.name,
-        "backend": cell.backend,
-        "device": cell.device,
-        "precision": cell.precision,
-        "runtime": runtime,
-        "artifact_sha256": artifact_sha256,
-        "fixtures": plan.fixtures.name,
-        "fixtures_sha256": plan.fixtures.sha256,
-        "score_floor": plan.spec.score_floor,
-        "max_detections": plan.spec.max_detections,
-        "image_hw": list(plan.spec.image_hw),
-    }
 
 
 def export_command(options: Mapping[str, Any], *, out: Path) -> int:

@@ -32,6 +32,7 @@ class FastestDet:
         inputs=(TensorSpec(name="input.1", shape=("batch", 3, INPUT_SIZE, INPUT_SIZE), dtype="float32"),),
         outputs=(TensorSpec(name="758", shape=("batch", 5 + len(COCO_NAMES), GRID, GRID), dtype="float32"),),
         image_hw=(INPUT_SIZE, INPUT_SIZE),
+        preprocessing={"method": "resize", "resize_interp": "linear", "input_color": "BGR", "normalize": "0_1"},
         class_names=COCO_NAMES,
         default_fixtures="coco128",
         score_floor=0.001,
