@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from adapters.yolov10.data import Augmentation, AugmentedSet, Example, label_of_category, load_examples
+from adapters.yolov10.data import Augmentation, AugmentedSet, Example, centred, label_of_category, load_examples
 from adapters.yolov10.names import SHAPES_NAMES
 from bench.errors import InputError
 
