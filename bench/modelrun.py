@@ -162,7 +162,7 @@ class ModelRun:
 
     def _fail(self, record: Record, error: BenchError) -> None:
         if isinstance(error, Unsupported):
-            record.blocked = ("unsupported", str(error), "cannot exist")
+            record.blocked = ("unsupported", str(error), "not supported")
         else:
             short = error.short if isinstance(error, LaneFailure) else _short(error)
             record.blocked = ("error", f"{error}{self._others_kept()}", short)
