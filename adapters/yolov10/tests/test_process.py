@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.yolov10 import adapter
-from adapters.yolov10.process import PAD_VALUE, preprocess, select
+from adapters.yolov10.process import preprocess, select
 
 ANCHORS = 2100
 side = st.integers(min_value=40, max_value=900)
@@ -70,13 +70,14 @@ def test_one_box_may_appear_with_two_classes():
     np.testing.assert_array_equal(found.boxes_xyxy[0], found.boxes_xyxy[1])
 
 
-def test_the_second_selection_sees_only_the_anchors_of_the_first():
-    scores = np.zeros((12, 3), np.float32)
-    scores[4:6, 0] = 0.9, 0.8
-    scores[4, 1] = 0.7
-    _, kept, labels = select(scores[:4], scores[4:], 1)
-    assert kept.tolist() == pytest.approx([0.9])
-    assert labels.tolist() == [0]
+def test_the_two_stages_select_the_best_pairs_of_all():
+    rng = np.random.default_rng(3)
+    boxes, scores = rng.random((4, 50), np.float32), rng.random((8, 50), np.float32)
+    found_boxes, found, labels = select(boxes, scores, 20)
+    order = np.argsort(-scores.T.reshape(-1), kind="stable")[:20]
+    np.testing.assert_array_equal(found, scores.T.reshape(-1)[order])
+    np.testing.assert_array_equal(labels, order % 8)
+    np.testing.assert_array_equal(found_boxes, boxes.T[order // 8])
 
 
 @pytest.mark.parametrize("row", [0, 3, 4, 11])
@@ -105,9 +106,9 @@ def test_a_wide_image_is_padded_with_grey_above_and_below():
     image = feeds["images"]
     assert image.dtype == np.float32
     assert meta["letterbox"].top == 120
-    np.testing.assert_allclose(image[0, :, :120], PAD_VALUE / 255)
+    np.testing.assert_allclose(image[0, :, :120], 114 / 255)
     np.testing.assert_allclose(image[0, :, 120:200], 1)
-    np.testing.assert_allclose(image[0, :, 200:], PAD_VALUE / 255)
+    np.testing.assert_allclose(image[0, :, 200:], 114 / 255)
 
 
 def test_the_channels_stay_in_rgb_order():
