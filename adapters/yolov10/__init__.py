@@ -99,7 +99,9 @@ class YoloV10Adapter:
             state = read_state_dict(weights)
             found = classes_in(state, source)
             if found != classes:
-                other = " (COCO weights: use the model 'yolov10n-coco')" if found == len(COCO_NAMES) else ""
+                other = (
+                    " (COCO weights: type --models adapters.yolov10:coco_adapter)" if found == len(COCO_NAMES) else ""
+                )
                 raise InputError(f"{source} have {found} classes, {self.spec.name} has {classes}{other}")
             load_strict(network, state, allow_missing_prefixes=ONE2MANY_PREFIXES, source=source)
         network.head.drop_one2many()

@@ -98,7 +98,7 @@ def test_half_of_the_training_head_is_refused(tmp_path, state):
 
 def test_coco_weights_are_refused_by_the_shapes_model_with_the_model_to_use(tmp_path):
     torch.save(YoloV10("n", 80).state_dict(), tmp_path / "w.pt")
-    with pytest.raises(InputError, match=r"have 80 classes, yolov10n has 8.*yolov10n-coco"):
+    with pytest.raises(InputError, match=r"have 80 classes, yolov10n has 8.*adapters.yolov10:coco_adapter"):
         adapter.build(tmp_path / "w.pt")
     assert coco_adapter.build(tmp_path / "w.pt").classes == 80
 
