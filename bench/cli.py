@@ -75,6 +75,7 @@ def run(
     lane_timeout: Annotated[Text, typer.Option("--lane-timeout", metavar="S", help=HELP["lane_timeout"])] = None,
     lane_memory: Annotated[Text, typer.Option("--lane-memory", metavar="GB", help=HELP["lane_memory"])] = None,
     out: Annotated[Text, typer.Option("--out", "--output", metavar="DIR", help=HELP["out"])] = None,
+    resume: Annotated[Text, typer.Option("--resume", metavar="RUN_ID", help=HELP["resume"])] = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE.toml", help="Option values; the command line wins.")
     ] = None,
@@ -112,6 +113,7 @@ def run(
         "lane_timeout": lane_timeout,
         "lane_memory": lane_memory,
         "out": out,
+        "resume": resume,
     }
     raise typer.Exit(run_command(options, config=config, dry_run=dry_run, quiet=quiet, as_json=json))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench import __version__
-from bench.errors import InputError
+from bench.errors import InputError, UsageError, did_you_mean
 from bench.events import Silent
 from bench.host import describe_git, describe_host
 from bench.judging import INCLUDES, judge_model
@@ -56,6 +56,14 @@ def open_folder(out: Path, *, now: datetime.datetime | None = None) -> RunFolder
             f"{folder}: the report folder cannot be created ({error.strerror}). Choose another with --out DIR."
         ) from error
     return RunFolder(run_id, folder)
+
+
+def reopen_folder(out: Path, run_id: str) -> RunFolder:
+    """Find the folder of an earlier run; UsageError suggests the nearest run id."""
+    runs = {p.name: p for p in out.iterdir() if (p / "predictions").is_dir()} if out.is_dir() else {}
+    if run_id not in runs:
+        raise UsageError(f"--resume {run_id}: no such run in {out}.{did_you_mean(run_id, runs)}")
+    return RunFolder(run_id, runs[run_id])
 
 
 def run(

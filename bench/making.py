@@ -135,7 +135,7 @@ class Maker:
             made_from=weights.sha256,
             identity={
                 "model": self._plan.spec.name,
-                "adapter": self._adapter_sha256(),
+                "adapter": self.adapter_sha256(),
                 "opset": OPSET,
                 "versions": package_versions(_TOOLS),
             },
@@ -146,7 +146,7 @@ class Maker:
         spec, name = self._plan.spec, f"{self._plan.spec.name} {precision}"
         identity: dict[str, Any] = {
             "model": spec.name,
-            "adapter": self._adapter_sha256(),
+            "adapter": self.adapter_sha256(),
             "converter": source_sha256(Path(conversion.__file__).parent),
             "versions": package_versions(_TOOLS),
         }
@@ -182,7 +182,7 @@ class Maker:
             made: Made = lane.call(command, adapter=self._plan.adapter.target, progress=_progress, **arguments)
             return made
 
-    def _adapter_sha256(self) -> str:
+    def adapter_sha256(self) -> str:
         """Hash of the adapter's sources: its whole folder, or its one file."""
         file = Path(inspect.getfile(type(load_adapter(self._plan.adapter.target))))
         return source_sha256(file.parent if file.name == "__init__.py" else file)

@@ -52,6 +52,8 @@ class Request:
     seed: int = 0
     limits: Limits = field(default_factory=Limits)
     out: Path = Path("reports")
+    resume: str | None = None
+    """Run id under ``out`` whose finished cells are taken over."""
     command: str = ""
     waivers: tuple[Waiver, ...] = ()
 

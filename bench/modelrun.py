@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from bench import checkpoints
 from bench.attest import mismatch
 from bench.errors import ArtifactError, BenchError, InputError, LaneError, Unsupported
 from bench.lanes import Lane, LaneFailure
@@ -121,16 +122,47 @@ class ModelRun:
                 f"The file fixes batch {fixed}; batch {planned.cell.batch} needs one with a dynamic batch axis."
             )
         lane = self._open(record)
-        record.raw = lane.call("sample", samples=self._samples[:GOLDEN_IMAGES])
-        record.accuracy = lane.call(
-            "predict",
-            samples=self._samples,
-            batch=planned.cell.batch,
-            progress=lambda done, total: self._events.progress(str(planned.cell), done, total),
-        )
-        record.peak_rss_mb = lane.call("peak")
+        if not self._restored(record):
+            record.raw = lane.call("sample", samples=self._samples[:GOLDEN_IMAGES])
+            record.accuracy = lane.call(
+                "predict",
+                samples=self._samples,
+                batch=planned.cell.batch,
+                progress=lambda done, total: self._events.progress(str(planned.cell), done, total),
+            )
+            record.peak_rss_mb = lane.call("peak")
+            self._checkpoint(record)
         if not planned.measures_speed:
             self._lanes.pop(str(planned.cell)).close()
+
+    def _identity(self, record: Record) -> dict[str, Any]:
+        """Everything that a cell's predictions depend on."""
+        return {
+            "artifact": record.artifact.sha256 if record.artifact else None,
+            "adapter": self._maker.adapter_sha256(),
+            "fixtures": self.plan.fixtures.sha256,
+            "images": len(self._samples),
+            "runtime": record.version,
+            "threads": self._request.threads,
+            "seed": self._request.seed,
+        }
+
+    def _checkpoint(self, record: Record) -> None:
+        if record.accuracy is not None and record.raw is not None:
+            facts = {"peak_rss_mb": record.peak_rss_mb}
+            checkpoints.save(self._folder, record.cell, self._identity(record), facts, record.accuracy, record.raw)
+
+    def _restored(self, record: Record) -> bool:
+        """Take the passes of an earlier start of this run, when they are of the same artefact, images and settings."""
+        if self._request.resume is None:
+            return False
+        found = checkpoints.restore(self._folder, record.cell, self._identity(record))
+        if isinstance(found, str):
+            self._events.note(f"{record.cell} is measured again: {found}.")
+            return False
+        facts, record.accuracy, record.raw = found
+        record.peak_rss_mb = facts["peak_rss_mb"]
+        return True
 
     def _open(self, record: Record) -> Lane:
         planned, artifact = record.planned, record.artifact

@@ -42,6 +42,7 @@ HELP = {
     "lane_timeout": "Seconds of silence after which a lane is taken to hang.",
     "lane_memory": "GB of resident memory that a lane may use.",
     "out": "Folder for reports.",
+    "resume": "Run id of an interrupted run: its finished cells are not measured again (timing is).",
 }
 LISTS = ("models", "backends", "devices", "precisions", "require_backends", "weights", "margin", "adapter")
 ALIASES = {
@@ -134,6 +135,7 @@ def make_request(values: Mapping[str, Any], *, command: str) -> Request:
         seed=_integer(given, "seed", 0) or 0,
         limits=Limits(silence_s=_optional(given, "lane_timeout") or 300.0, memory_gb=_optional(given, "lane_memory")),
         out=_path(given, "out") or Path("reports"),
+        resume=_text(given, "resume"),
         waivers=read_waivers(Path(given["waivers"])) if "waivers" in given else (),
         command=command,
     )

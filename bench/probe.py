@@ -100,4 +100,6 @@ def _support(answer: tuple[str, str]) -> Support:
     if kind in ("native", "emulated"):
         return Support(mode="native" if kind == "native" else "emulated")
     status: Status = "unsupported" if kind == "Unsupported" else "skipped"
-    return Support(mode=None, status=status, reason=text, short="not supported" if kind == "Unsupported" else "not here")
+    return Support(
+        mode=None, status=status, reason=text, short="not supported" if kind == "Unsupported" else "not here"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.engine import open_folder, run
+from bench.engine import open_folder, reopen_folder, run
 from bench.planning import make_plans
 from bench.report.write import write_report
 from bench.schema import write_suite
@@ -41,7 +41,7 @@ def run_and_report(
     Raises:
         UsageError, InputError, ContractError: before anything is measured, or when files cannot be written.
     """
-    folder = open_folder(request.out)
+    folder = open_folder(request.out) if request.resume is None else reopen_folder(request.out, request.resume)
     plans = make_plans(request, logs=folder.path / "logs", events=events)
     if keep is not None:
         plans = [kept for p in plans if (kept := keep(p)) is not None]

@@ -349,3 +349,32 @@ def test_list_knows_the_models_backends_and_fixtures(parity):
     assert "openvino" in parity("list", "backends")[1]
     assert "shapes" in parity("list", "fixtures")[1]
     assert json.loads(parity("list", "backends", "--json")[1])
+
+
+def test_an_interrupted_run_goes_on_where_it_was(parity, images, tmp_path):
+    words = ["run", *FAKE, *backends("fake", "slow"), "--fixtures", images, "--precisions", "fp32", "--json"]
+    first = json.loads(parity(*words)[1])
+    (gone,) = tmp_path.glob("reports/*/cells/*fake-slow*.json")
+    gone.unlink()
+    _, _, err = parity(*[w for w in words if w != "--json"], "--resume", first["run_id"])
+    assert "fake-fake-slow-cpu-fp32-fakes-b1 is measured again: it was not finished" in err
+    assert "fake-fake-cpu-fp32-fakes-b1 is measured again" not in err
+    again = suite_in(tmp_path)
+    assert again["run_id"] == first["run_id"]
+    for before, after in zip(first["cells"], again["cells"], strict=True):
+        assert after["status"] == before["status"] == "passed"
+        assert after["accuracy"] == before["accuracy"]
+        assert after["speed"]["samples"] == before["speed"]["samples"]
+
+
+def test_what_was_measured_with_other_settings_is_measured_again(parity, images, tmp_path):
+    words = ["run", *FAKE, *backends("fake"), "--fixtures", images, "--precisions", "fp32"]
+    parity(*words)
+    _, _, err = parity(*words, "--max-images", "31", "--resume", suite_in(tmp_path)["run_id"])
+    assert "is measured again: it was measured with another images" in err
+
+
+def test_an_unknown_run_to_resume_is_exit_2(parity, images):
+    code, _, err = parity("run", *FAKE, *backends("fake"), "--fixtures", images, "--resume", "20260101-000000-abcdef")
+    assert code == 2
+    assert "--resume 20260101-000000-abcdef: no such run in reports" in err
