@@ -8,7 +8,7 @@ demo: .venv/.ready          ## run the main job on the built-in fixtures
 	@$(BIN)/parity run; code=$$?; [ $$code -eq 0 ] || [ $$code -eq 3 ] || exit $$code
 
 test: check                 ## lint, import contracts, types, tests
-	$(BIN)/pytest
+	$(BIN)/pytest --max-images 40 --rounds 4
 
 check: .venv/.ready
 	$(BIN)/ruff check .

@@ -88,10 +88,10 @@ def restore(
         changed = sorted(k for k in identity if document["identity"].get(k) != identity[k])
         if changed:
             return f"it was measured with another {', '.join(changed)}"
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
+        with path.with_suffix(".npz").open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return document["facts"], _pass(document, arrays), _raw(arrays)
-    except (InputError, OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (InputError, OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         return f"its checkpoint cannot be read ({error})"
 
 
