@@ -48,7 +48,14 @@ def doctor_command(*, as_json: bool) -> int:
         for f in facts
         for device in devices
     ]
-    _print(rows, as_json=as_json)
+    if as_json:
+        _print(rows, as_json=True)
+        return 0
+    _print([{k: v for k, v in row.items() if k != "why not"} for row in rows], as_json=False)
+    for row in rows:
+        if row["why not"]:
+            text = f"{row['backend']} on {row['device']}: {row['why not']}"
+            Console().print(text, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
