@@ -115,7 +115,8 @@ def run(
 def protocol_of(request: Request, plans: Sequence[ModelPlan]) -> dict[str, Any]:
     """Every setting that a number of the run depends on."""
     margins = {
-        p: f"{relative:.1%} of the reference AP, at least {floor:g}" for p, (relative, floor) in DEFAULT_MARGINS.items()
+        p: f"{100 * relative:g} % of the reference AP, at least {floor:g}"
+        for p, (relative, floor) in DEFAULT_MARGINS.items()
     }
     margins.update({p: f"{value:g} AP (given)" for p, value in request.margins.items()})
     return {

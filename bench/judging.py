@@ -235,7 +235,7 @@ def _speed(
         verdict="not judged",
         noise={}
         if load_average is None
-        else {"load_average_before": load_average[0], "load_average_after": load_average[1]},
+        else {"load_average_before": round(load_average[0], 2), "load_average_after": round(load_average[1], 2)},
         rounds=tuple(record.rounds[: MAX_SAMPLES_KEPT // max(len(record.rounds[0]["samples_ms"]), 1)]),
     )
     if record.planned.role == "reference":
