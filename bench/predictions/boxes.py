@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.errors import InputError
 from bench.geometry import xywh_from_xyxy
-from bench.predictions_fields import BOX_KEYS
+from bench.predictions.fields import BOX_KEYS
 from bench.scoring.table import find_fault
 
 if TYPE_CHECKING:

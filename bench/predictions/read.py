@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import InputError, UsageError, did_you_mean
-from bench.predictions_boxes import count_outside, to_xywh_abs
-from bench.predictions_fields import (
+from bench.predictions.boxes import count_outside, to_xywh_abs
+from bench.predictions.document import load_json
+from bench.predictions.fields import (
     BOX_KEYS,
     Categories,
     describe,
@@ -30,9 +31,7 @@ from bench.predictions_fields import (
     read_integer,
     read_number,
 )
-from bench.predictions_join import ImageIndex
-from bench.predictions_json import load_json
-from bench.predictions_write import write_predictions
+from bench.predictions.join import ImageIndex
 from bench.scoring.table import Detections
 
 if TYPE_CHECKING:
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.types import FixtureSet, Sample
-
-__all__ = ["BOX_FORMATS", "PredictionsFile", "read_predictions", "write_predictions"]
 
 BOX_FORMATS = tuple(BOX_KEYS)
 
