@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bench.errors import ArtifactError, ContractError, Unavailable, Unsupported
+from bench.options import split
 from bench.registry import backend_names, load_backend
 from bench.testing_artifacts import contract_artifact, contract_cell, contract_feeds, contract_outputs
 from bench.types import PRECISIONS, Backend, Runner
@@ -18,17 +19,27 @@ from bench.types import PRECISIONS, Backend, Runner
 PACKAGES = {"torch": "torch", "onnxrt": "onnxruntime", "openvino": "openvino", "trt": "tensorrt"}
 
 
-@pytest.fixture(params=backend_names())
+def pytest_generate_tests(metafunc):
+    """Every registered backend, or those of --backends."""
+    if "backend" in metafunc.fixturenames:
+        asked = split(getattr(metafunc.config.option, "parity_backends", None))
+        metafunc.parametrize("backend", asked or backend_names(), indirect=True)
+
+
+@pytest.fixture
 def backend(request):
     return load_backend(request.param)
 
 
 @pytest.fixture
-def runnable(backend):
-    """The backend, on a host that has it."""
+def runnable(backend, request):
+    """The backend, on a host that has it; a required one that is missing fails."""
+    required = [load_backend(b).name for b in split(getattr(request.config.option, "parity_require_backends", None))]
     try:
         backend.require("cpu", "fp32")
     except (Unavailable, Unsupported) as error:
+        if backend.name in required:
+            pytest.fail(f"required by --require-backends: {error}", pytrace=False)
         pytest.skip(str(error))
     return backend
 
