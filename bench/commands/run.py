@@ -86,11 +86,9 @@ def _print_plan(request: Request, console: Console, *, as_json: bool) -> int:
             )
         console.print(table)
         console.print(f"Artefacts: {', '.join(_artifacts(plan))}.", markup=False, highlight=False, soft_wrap=True)
-    console.print(
-        f"About {_estimate_s(plans, request) / 60:.0f} min on a host like the development machine.",
-        markup=False,
-        highlight=False,
-    )
+    seconds = _estimate_s(plans, request)
+    length = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    console.print(f"About {length} on a host like the development machine, artefacts not counted.", highlight=False)
     return 0
 
 
