@@ -13,6 +13,7 @@ from rich.table import Table
 
 from bench.console import ConsoleEvents
 from bench.options import make_request, read_config
+from bench.types import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,7 +77,7 @@ def _print_plan(request: Request, console: Console, *, as_json: bool) -> int:
             box=None,
         )
         for column in ("Cell", "Will", "Why"):
-            table.add_column(column)
+            table.add_column(column, no_wrap=column != "Why")
         for cell in plan.cells:
             will = "reference" if cell.role == "reference" else "run"
             table.add_row(
@@ -93,14 +94,13 @@ def _print_plan(request: Request, console: Console, *, as_json: bool) -> int:
 
 
 def _artifacts(plan: ModelPlan) -> list[str]:
-    wanted = sorted(
-        {c.cell.precision for c in plan.cells if c.blocked is None and c.artifact_kind in ("onnx", "engine")}
-    )
-    made = [f"{plan.spec.name} {p} onnx" for p in wanted]
-    if "int8" in wanted and plan.calibration is not None:
-        made[-1 if wanted[-1] == "int8" else wanted.index("int8")] += (
-            f" (calibrated on {len(plan.calibration.samples)} images of {plan.calibration_label})"
-        )
+    kept = {c.cell.precision for c in plan.cells if c.blocked is None and c.artifact_kind in ("onnx", "engine")}
+    made = []
+    for precision in sorted(kept, key=PRECISIONS.index):
+        note = ""
+        if precision == "int8" and plan.calibration is not None:
+            note = f" (calibrated on {len(plan.calibration.samples)} images of {plan.calibration_label})"
+        made.append(f"{plan.spec.name} {precision} onnx{note}")
     return made or ["none"]
 
 
