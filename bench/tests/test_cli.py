@@ -298,7 +298,15 @@ def test_ctrl_c_ends_the_lanes_saves_and_is_exit_130(images, tmp_path):
         "--precisions",
         "fp32",
     ]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a test run in the background of a script inherits an ignored SIGINT, and so would the command
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("reports/*/logs/fake-fake-hang-*.log")):
         assert time.monotonic() < deadline

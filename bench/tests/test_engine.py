@@ -4,6 +4,7 @@ import _thread
 import dataclasses
 import datetime
 import json
+import signal
 import threading
 
 import pytest
@@ -215,6 +216,15 @@ class _Interrupter(Silent):
             threading.Timer(0.1, _thread.interrupt_main).start()
 
 
+@pytest.fixture
+def interruptible():
+    """A test run in the background of a script inherits an ignored SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_keeps_what_is_finished(go):
     suite, folder = go("hanging", events=_Interrupter("fake-hang"))
     assert suite.interrupted
