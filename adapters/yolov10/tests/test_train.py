@@ -27,6 +27,7 @@ SMALL = TrainConfig(image_size=64, epochs=2, batch=2, evaluate_every=1, warmup_s
 @pytest.fixture(autouse=True)
 def restore_threads_and_random_state():
     threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two threads wait for each other on a busy host: 18 s instead of 2
     with torch.random.fork_rng(devices=[]):
         yield
     torch.set_num_threads(threads)
