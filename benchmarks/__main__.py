@@ -89,7 +89,7 @@ def against_bare(plan: ModelPlan, maker: Maker, folder: Path, rounds: int) -> li
         rows.append(
             (
                 f"(a) harness / bare loop, {backend} fp32",
-                speed_ratio(samples["harness"], samples["bare"]) ** -1,
+                speed_ratio(samples["harness"], samples["bare"]),
                 1.03,
                 f"{medians['harness']:.2f} ms against {medians['bare']:.2f} ms, {rounds} rounds of 5",
             )

@@ -128,6 +128,8 @@ def _read(document: Any, fixtures: FixtureSet, asked: str | None) -> Predictions
     for name in index.collisions:
         notes.add("images that share a file name were told apart by their folder", name)
     detections = _table(rows, bbox_format, notes)
+    if detections.without_extent:
+        notes.add("boxes of zero width or height match nothing", f"{detections.without_extent} of {len(detections)}")
     if not len(detections):
         notes.add("the file has no detections: every defined number is 0", form)
     return PredictionsFile(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
     from bench.types import Array, Prediction
 
-_log = logging.getLogger("bench")
 _COLUMNS = (
     ("image_ids", "int64", ()),
     ("category_ids", "int64", ()),
@@ -62,13 +60,15 @@ class Detections:
         fault = find_fault(self.boxes_xywh, self.scores)
         if fault is not None:
             raise InputError(f"detection {fault.index} (image {self.image_ids[fault.index]}): {fault.problem}")
-        flat = int(np.count_nonzero((self.boxes_xywh[:, 2:] == 0).any(axis=1)))
-        if flat:
-            _log.warning("%d of %d detections have zero width or height: they match nothing", flat, count)
 
     def __len__(self) -> int:
         """N."""
         return len(self.scores)
+
+    @property
+    def without_extent(self) -> int:
+        """How many have zero width or height: they can be scored and match nothing."""
+        return int(np.count_nonzero((self.boxes_xywh[:, 2:] == 0).any(axis=1)))
 
 
 def find_fault(boxes_xywh: Array, scores: Array) -> Fault | None:

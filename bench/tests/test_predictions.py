@@ -136,3 +136,8 @@ def test_a_set_without_class_names_takes_classes_that_it_does_not_show(path: Pat
     assert got.category_ids.tolist() == [1, 9, 9]
     alone = read(path, [entry()], unnamed).detections
     assert score(unnamed, got) == score(unnamed, alone)
+
+
+def test_zero_width_warns_with_the_count(path: Path, fixtures: FixtureSet) -> None:
+    found = read(path, [entry(detections=[detection(bbox=[0.2, 0.2, 0, 0.1]), detection()])], fixtures)
+    assert any("zero width or height" in w and "1 of 2" in w for w in found.warnings)

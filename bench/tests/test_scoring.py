@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import subprocess
 import sys
 import textwrap
@@ -174,10 +173,9 @@ def test_a_value_that_cannot_be_scored_is_refused_with_its_row_and_field(
         table((1, 1, BOXES[0], 0.9), (2, 1, box, value))
 
 
-def test_zero_width_warns_with_the_count(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, logger="bench"):
-        table((1, 1, [1, 1, 0, 5], 0.9), (1, 1, [1, 1, 5, 0], 0.9), (1, 1, BOXES[0], 0.9))
-    assert "2 of 3 detections have zero width or height" in caplog.text
+def test_boxes_of_zero_width_or_height_are_kept_and_counted() -> None:
+    made = table((1, 1, [1, 1, 0, 5], 0.9), (1, 1, [1, 1, 5, 0], 0.9), (1, 1, BOXES[0], 0.9))
+    assert (len(made), made.without_extent) == (3, 2)
 
 
 def test_columns_of_different_length_or_dtype_are_refused() -> None:
