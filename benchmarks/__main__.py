@@ -26,6 +26,7 @@ from bench.registry import load_adapter
 from bench.timing import run_rounds, speed_ratio
 
 BACKENDS = ("torch", "onnxrt", "openvino")
+OPENINGS = 5
 HEAVY = ("torch", "onnxruntime", "openvino", "transformers", "lightning")
 
 
@@ -65,43 +66,53 @@ def open_lane(plan: ModelPlan, backend: str, maker: Maker, folder: Path) -> Lane
     return lane
 
 
-def against_bare(plan: ModelPlan, maker: Maker, folder: Path, rounds: int) -> list[tuple[str, float, float, str]]:
-    """(a) Median latency of the harness against a bare loop, and what idle lanes burn."""
-    rows = []
+def one_opening(plan: ModelPlan, backend: str, maker: Maker, folder: Path, rounds: int, seed: int) -> tuple[float, str]:
+    """Both sides opened anew, then interleaved: ratio of harness to bare loop, and the medians in words."""
     feeds = folder / "feeds.npz"
-    np.savez(feeds, **prepare(load_adapter(plan.adapter.target), plan.fixtures.samples[0])[0])
-    lanes = {}
-    for backend in BACKENDS:
-        lane = lanes[backend] = open_lane(plan, backend, maker, folder)
+    model = f"{plan.adapter.target}={plan.weights}" if backend == "torch" else str(maker.artifact("onnx", "fp32").path)
+    bare = Bare(backend, model, 1, feeds)
+    samples: dict[str, list[list[float]]] = {"harness": [], "bare": []}
+    with open_lane(plan, backend, maker, folder) as lane:
         lane.call("bind", sample=plan.fixtures.samples[0], batch=1, warmup=5)
-        model = (
-            f"{plan.adapter.target}={plan.weights}" if backend == "torch" else str(maker.artifact("onnx", "fp32").path)
-        )
-        bare = Bare(backend, model, 1, feeds)
         bare.time(5)
-        samples: dict[str, list[list[float]]] = {"harness": [], "bare": []}
-        timers = {"harness": lambda n, lane=lane: lane.call("time", steps=n), "bare": bare.time}
-        for done in run_rounds(timers, rounds=rounds, seed=0):
+        timers = {"harness": lambda n: lane.call("time", steps=n), "bare": bare.time}
+        for done in run_rounds(timers, rounds=rounds, seed=seed):
             for name, values in done["samples_ms"].items():
                 samples[name].append(values)
-        bare.close()
-        medians = {k: statistics.median(v for r in rs for v in r) for k, rs in samples.items()}
-        rows.append(
-            (
-                f"(a) harness / bare loop, {backend} fp32",
-                speed_ratio(samples["harness"], samples["bare"]),
-                1.03,
-                f"{medians['harness']:.2f} ms against {medians['bare']:.2f} ms, {rounds} rounds of 5",
-            )
-        )
-    processes = [psutil.Process(lane.pid) for lane in lanes.values()]
+    bare.close()
+    medians = {k: statistics.median(v for r in rs for v in r) for k, rs in samples.items()}
+    return speed_ratio(
+        samples["harness"], samples["bare"]
+    ), f"{medians['harness']:.2f} ms against {medians['bare']:.2f} ms"
+
+
+def against_bare(plan: ModelPlan, maker: Maker, folder: Path, rounds: int) -> list[tuple[str, float, float, str]]:
+    """(a) Median latency of the harness against a bare loop.
+
+    Opening a session anew moves it by about 1 %, which rounds cannot remove: the median of several openings counts.
+    """
+    np.savez(folder / "feeds.npz", **prepare(load_adapter(plan.adapter.target), plan.fixtures.samples[0])[0])
+    rows = []
+    for backend in BACKENDS:
+        found = [one_opening(plan, backend, maker, folder, rounds, seed) for seed in range(OPENINGS)]
+        ratios = sorted(ratio for ratio, _ in found)
+        how = f"{found[-1][1]}; openings {', '.join(f'{r:.3f}' for r in ratios)}"
+        rows.append((f"(a) harness / bare loop, {backend} fp32", statistics.median(ratios), 1.03, how))
+    return rows
+
+
+def idle_share(plan: ModelPlan, maker: Maker, folder: Path) -> tuple[str, float, float, str]:
+    """What waiting lanes burn between their turns."""
+    lanes = [open_lane(plan, backend, maker, folder) for backend in BACKENDS]
+    for lane in lanes:
+        lane.call("bind", sample=plan.fixtures.samples[0], batch=1, warmup=20)
+    processes = [psutil.Process(lane.pid) for lane in lanes]
     before = sum(sum(p.cpu_times()[:2]) for p in processes)
     time.sleep(2.0)
     burnt = (sum(sum(p.cpu_times()[:2]) for p in processes) - before) / 2.0
-    rows.append(("idle: processor share of 3 waiting lanes", burnt, 0.05, "over 2 s, right after timing"))
-    for lane in lanes.values():
+    for lane in lanes:
         lane.close()
-    return rows
+    return "idle: processor share of 3 waiting lanes", burnt, 0.05, "over 2 s, right after running"
 
 
 def accuracy_pass(plan: ModelPlan, maker: Maker, folder: Path, images: int) -> tuple[str, float, float, str]:
@@ -139,7 +150,7 @@ def start_up() -> list[tuple[str, float, float, str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=20, help="of 5 steps, in each opening")
     parser.add_argument("--images", type=int, default=200)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -151,6 +162,7 @@ def main() -> int:
             *start_up(),
             accuracy_pass(plan, maker, folder, options.images),
             *against_bare(plan, maker, folder, options.rounds),
+            idle_share(plan, maker, folder),
         ]
     host, git = describe_host(), describe_git()
     print(
