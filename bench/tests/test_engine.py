@@ -115,6 +115,8 @@ def test_a_saboteur_fails_and_the_reason_says_how(go, name, words):
     caught = cell(suite, backend.name)
     assert caught.status == "failed"
     assert words in caught.reason
+    if name in ("missing_boxes", "shifted", "extra_boxes"):
+        assert [p.passed for p in caught.parity if p.level == "prediction"] == [False], "judged by itself, too"
     assert suite.exit_code == 1
     assert caught.speed is None or caught.speed.ratio is None or name in ("mislabelled", "wrong_provider")
     assert cell(suite, "fake").status == "passed"
