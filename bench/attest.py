@@ -13,7 +13,7 @@ def mismatch(cell: Cell, mode: Mode, evidence: Evidence) -> str | None:
 
     A backend may declare a precision ``emulated`` on a device; then a higher computing precision is expected.
     """
-    if cell.device.split(":")[0] not in evidence.provider.lower() and not _same_device(cell.device, evidence.provider):
+    if not all(_is_on(cell.device, provider) for provider in evidence.provider.split(" + ")):
         return f"Requested device {cell.device}, ran on {evidence.provider}."
     if evidence.emulated and mode == "emulated":
         return None
@@ -24,5 +24,7 @@ def mismatch(cell: Cell, mode: Mode, evidence: Evidence) -> str | None:
     return None
 
 
-def _same_device(device: str, provider: str) -> bool:
-    return device.startswith("cuda") and "gpu" in provider.lower()
+def _is_on(device: str, provider: str) -> bool:
+    """Every provider that took part must be the device: half of a graph on the CPU is not "on CUDA"."""
+    kind, name = device.split(":")[0], provider.lower()
+    return kind in name or (kind == "cuda" and "gpu" in name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.datasets import read_coco, read_plain_images, read_yolo
 from bench.errors import InputError, UsageError, did_you_mean
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "category_ids",
-    "ground_truth",
     "image_size_hw",
     "list_fixtures",
     "read_image_rgb",
@@ -103,24 +102,6 @@ def category_ids(class_names: Sequence[str], fixtures: FixtureSet) -> tuple[int,
             f"{len(by_name)} categories: {listed}{more} Rename the categories, or choose a set of the model's classes."
         )
     return tuple(by_name[n] for n in class_names)
-
-
-def ground_truth(fixtures: FixtureSet) -> dict[str, Any]:
-    """Return a fresh COCO dictionary (pycocotools writes into it); annotation ids are unique and not 0.
-
-    Raises:
-        InputError: The set has no ground truth at all (a folder of plain images).
-    """
-    if not fixtures.categories:
-        raise InputError(f"{fixtures.name}: has no ground truth. Give a folder with annotations/ or labels/.")
-    return {
-        "info": {"description": f"{fixtures.name} {fixtures.split}"},
-        "images": [
-            {"id": s.image_id, "file_name": s.path.name, "width": s.width, "height": s.height} for s in fixtures.samples
-        ],
-        "annotations": [dict(a) for a in fixtures.annotations],
-        "categories": [dict(c) for c in fixtures.categories],
-    }
 
 
 def _registered(path: Path, split: str, progress: Callable[[int, int], None] | None) -> FixtureSet:

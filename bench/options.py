@@ -44,7 +44,6 @@ HELP = {
     "out": "Folder for reports.",
     "resume": "Run id of an interrupted run: its finished cells are not measured again (timing is).",
 }
-LISTS = ("models", "backends", "devices", "precisions", "require_backends", "weights", "margin", "adapter")
 ALIASES = {
     "dataset": "fixtures",
     "dataset_root": "fixtures",
@@ -104,8 +103,9 @@ def make_request(values: Mapping[str, Any], *, command: str) -> Request:
             raise UsageError(f"unknown precision {precision!r}.{did_you_mean(precision, PRECISIONS)}")
     weights = {}
     for item in split(given.get("weights")):
-        name, equals, path = item.rpartition("=")
-        weights[name if equals else "*"] = Path(path).expanduser()
+        name, equals, path = item.partition("=")
+        named = bool(equals) and "/" not in name  # a path may hold an equals sign, a model's name no slash
+        weights[name if named else "*"] = Path(path if named else item).expanduser()
     margins = {}
     for item in split(given.get("margin")):
         precision, _, text = item.partition("=")

@@ -117,7 +117,10 @@ class ParitySession:
         from bench.running import conclude
 
         plans = [self._narrow(p) for p in self.plans()]
-        return conclude([p for p in plans if p is not None], request, open_folder(request.out))
+        outcome = conclude([p for p in plans if p is not None], request, open_folder(request.out))
+        if outcome.suite["interrupted"]:  # the run saved what was finished; pytest must stop as well, and not be green
+            raise KeyboardInterrupt
+        return outcome
 
     def _shared_run(self) -> Outcome:
         """Under xdist the first worker runs all cells, without timing; the others read its result."""

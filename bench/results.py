@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 Status = Literal["passed", "failed", "undecided", "error", "skipped", "unsupported", "waived"]
 Role = Literal["reference", "candidate"]
-STATUSES: tuple[Status, ...] = ("passed", "failed", "undecided", "error", "skipped", "unsupported", "waived")
 STAT_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 

@@ -21,13 +21,10 @@ clock = time.perf_counter
 """Seconds, monotonic. Everything that is timed in the harness reads this."""
 
 STEPS_PER_ROUND = 5
-MIN_ROUNDS = 20
 MAX_SAMPLES_KEPT = 100
 # Smallest n with binom.cdf(1, n, 1 - p) <= 0.01: one sample may lie above the bound (MLPerf's rule with one failure).
 SAMPLES_FOR_P90 = 64
 SAMPLES_FOR_P99 = 662
-SAME_BAND = 0.03
-"""Ratios within 1 +- this band are the same speed."""
 
 
 def time_steps(step: Callable[[], None], count: int) -> list[float]:

@@ -75,6 +75,7 @@ def test_an_honest_backend_passes_in_every_judged_precision(go):
     assert reference.role == "reference"
     assert reference.status == "passed"
     assert reference.accuracy.stats["AP"] == pytest.approx(1.0)
+    assert [p.passed for p in reference.parity] == [None, None], "the yardstick is not measured by its own error"
     assert len(reference.speed.rounds) == 2
     assert reference.speed.samples == 10
     fp16 = cell(suite, "fake", "fp16")

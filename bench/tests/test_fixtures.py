@@ -12,7 +12,7 @@ import pytest
 
 from bench import manifests
 from bench.errors import InputError, UsageError
-from bench.fixtures import category_ids, ground_truth, list_fixtures, resolve
+from bench.fixtures import category_ids, list_fixtures, resolve
 from bench.manifests import list_manifests, load_manifest
 from bench.paths import data_dir
 from bench.types import FixtureSet, Sample
@@ -208,20 +208,6 @@ def test_a_set_without_names_maps_by_order_and_may_show_fewer_classes_than_the_m
     assert category_ids(("a", "b", "c"), make_set(["class 0", "class 1"], named=False)) == (1, 2, 3)
     with pytest.raises(InputError, match="uses 2 classes, the model has 1"):
         category_ids(("a",), make_set(["class 0", "class 1"], named=False))
-
-
-def test_the_ground_truth_is_a_copy_that_pycocotools_may_write_into():
-    original = ({"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "area": 1, "iscrowd": 0},)
-    fixtures = make_set(["cat"], annotations=original)
-    truth = ground_truth(fixtures)
-    truth["annotations"][0]["ignore"] = 1
-    assert "ignore" not in original[0]
-    assert truth["images"] == [{"id": 1, "file_name": "a.png", "width": 4, "height": 4}]
-
-
-def test_a_set_without_ground_truth_cannot_be_scored(folder):
-    with pytest.raises(InputError, match="has no ground truth"):
-        ground_truth(resolve(str(folder), split="calibration"))
 
 
 def test_importing_the_module_loads_no_image_library_and_no_runtime():

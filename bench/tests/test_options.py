@@ -27,6 +27,8 @@ def test_lists_split_at_commas_and_drop_blanks():
 def test_weights_are_given_per_model_or_for_the_only_one():
     assert request(weights=["m=a.pth", "n=b.onnx"]).weights == {"m": Path("a.pth"), "n": Path("b.onnx")}
     assert request(weights="w.pth").weights == {"*": Path("w.pth")}
+    assert request(weights="/runs/lr=0.1/w.pth").weights == {"*": Path("/runs/lr=0.1/w.pth")}
+    assert request(weights="m=/runs/lr=0.1/w.pth").weights == {"m": Path("/runs/lr=0.1/w.pth")}
 
 
 @pytest.mark.parametrize(

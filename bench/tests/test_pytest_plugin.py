@@ -2,8 +2,10 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,22 +36,17 @@ def suites(tmp_path_factory):
         "no:randomly",
     ]
 
-    def typed(*words, cwd, tests=SUITES):
+    def typed(*words, cwd, tests=SUITES, start=None):
         command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-c",
-            REPOSITORY / "pyproject.toml",
-            *tests,
-            *base,
-            "--out",
-            cwd,
-            *words,
+            *(sys.executable, "-m", "pytest", "-c", REPOSITORY / "pyproject.toml"),
+            *(*tests, *base, "--out", cwd, *words),
         ]
-        return subprocess.run(
-            list(map(str, command)), cwd=cwd, capture_output=True, text=True, timeout=120, check=False
-        )
+        command = list(map(str, command))
+        if start is not None:
+            # a test run in the background of a script inherits an ignored SIGINT, and so would the command
+            return start(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
 
     return typed
 
@@ -145,3 +142,19 @@ def test_a_wrong_name_is_a_usage_error_of_pytest(suites, tmp_path, words, messag
     assert done.returncode in (2, 4)
     assert message in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_stops_pytest_too_and_keeps_what_is_finished(suites, tmp_path):
+    process = suites(*named("fake", "hanging"), cwd=tmp_path, start=subprocess.Popen)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("*/logs/fake-fake-hang-*.log")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(0.7)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 2, "pytest's own code for an interruption; never green"
+    assert "KeyboardInterrupt" in out
+    (path,) = tmp_path.glob("*/suite.json")
+    statuses = {c["cell"]["backend"]: c["status"] for c in json.loads(path.read_text())["cells"]}
+    assert statuses == {"fake": "passed", "fake-hang": "skipped"}

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.geometry import (
+    Letterbox,
+    box_iou,
+    cxcywh_from_xyxy,
+    xywh_from_xyxy,
+    xyxy_from_cxcywh,
+    xyxy_from_xywh,
+)
+
+edge = st.floats(-1e3, 1e3)
+size = st.floats(0.5, 1e3)
+side = st.integers(1, 2000)
+
+
+@st.composite
+def boxes_xyxy(draw):
+    x, y, width, height = draw(edge), draw(edge), draw(size), draw(size)
+    return np.array([[x, y, x + width, y + height]])
+
+
+@given(boxes_xyxy())
+def test_converters_undo_each_other(box):
+    np.testing.assert_allclose(xyxy_from_cxcywh(cxcywh_from_xyxy(box)), box, atol=1e-9)
+    np.testing.assert_allclose(xyxy_from_xywh(xywh_from_xyxy(box)), box, atol=1e-9)
+
+
+def test_converters_mean_what_their_names_say():
+    box = np.array([[10.0, 20.0, 40.0, 60.0]])
+    assert cxcywh_from_xyxy(box).tolist() == [[25.0, 40.0, 30.0, 40.0]]
+    assert xywh_from_xyxy(box).tolist() == [[10.0, 20.0, 30.0, 40.0]]
+
+
+@given(boxes_xyxy(), boxes_xyxy())
+def test_iou_is_symmetric_between_0_and_1_and_1_with_itself(a, b):
+    iou = box_iou(a, b)
+    assert 0 <= iou[0, 0] <= 1 + 1e-12
+    np.testing.assert_allclose(iou, box_iou(b, a).T)
+    np.testing.assert_allclose(box_iou(a, a), 1)
+
+
+def test_iou_of_known_boxes_empty_boxes_and_nan():
+    a = np.array([[0, 0, 2, 2], [0, 0, 0, 0], [np.nan, 0, 1, 1]])
+    iou = box_iou(a, np.array([[1, 0, 3, 2], [5, 5, 5, 5]]))
+    assert iou[0].tolist() == [pytest.approx(1 / 3), 0]
+    assert iou[1].tolist() == [0, 0]
+    assert np.isnan(iou[2]).all()
+
+
+@given(side, side, side, side)
+def test_a_letterboxed_image_lies_inside_the_input_and_touches_two_sides(height, width, input_height, input_width):
+    box = Letterbox.fit((height, width), (input_height, input_width))
+    assert 1 <= box.resized_hw[0] <= input_height
+    assert 1 <= box.resized_hw[1] <= input_width
+    assert box.top + box.resized_hw[0] <= input_height
+    assert box.left + box.resized_hw[1] <= input_width
+    assert box.resized_hw[0] == input_height or box.resized_hw[1] == input_width
+
+
+@given(side, side, boxes_xyxy())
+def test_a_box_survives_the_letterbox_and_back(height, width, box):
+    letterbox = Letterbox.fit((height, width), (320, 320))
+    span = max(height, width)
+    inside = np.clip(box, 0, span).astype(np.float32)
+    np.testing.assert_allclose(letterbox.to_image(letterbox.to_input(inside)), inside, atol=span * 1e-3)
+
+
+def test_an_odd_pixel_of_padding_goes_to_the_bottom_and_right():
+    box = Letterbox.fit((100, 203), (320, 320))
+    assert box.resized_hw == (158, 320)
+    assert (box.top, box.left) == (81, 0)
+    assert Letterbox.fit((100, 101), (320, 320)).top == 1
