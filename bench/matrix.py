@@ -79,7 +79,8 @@ class ModelPlan:
 
     adapter: Reference
     spec: ModelSpec
-    weights: Path | None
+    weights: Path
+    """What was given, or what ships with the model; an .onnx file holds no torch module."""
     fixtures: FixtureSet
     labels_to_categories: tuple[int, ...]
     calibration: FixtureSet | None
@@ -96,7 +97,7 @@ class ModelPlan:
     @property
     def has_module(self) -> bool:
         """False when the weights are an ONNX file."""
-        return self.weights is None or self.weights.suffix.lower() != ".onnx"
+        return self.weights.suffix.lower() != ".onnx"
 
 
 def plan_cells(

@@ -48,7 +48,7 @@ def make_plans(request: Request, *, logs: Path, events: Events | None = None) ->
         spec = load_adapter(adapter.target).spec
         fixtures = _fixtures(request, spec, watcher)
         path = weights[adapter.name]
-        has_module = path is None or path.suffix.lower() != ".onnx"
+        has_module = path.suffix.lower() != ".onnx"
         cells, golden = plan_cells(
             spec, fixtures_name=fixtures.name, has_module=has_module, request=request, backends=backends
         )
@@ -120,7 +120,7 @@ def _adapters(request: Request) -> list[Reference]:
     return references
 
 
-def _weights(adapter: Reference, spec: ModelSpec, request: Request, models: int) -> Path | None:
+def _weights(adapter: Reference, spec: ModelSpec, request: Request, models: int) -> Path:
     path = request.weights.get(adapter.name)
     if path is None and "*" in request.weights:
         if models > 1:
