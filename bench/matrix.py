@@ -49,6 +49,16 @@ class Request:
     """Precision -> allowed AP loss, overriding the default rule."""
     time_budget_s: float | None = None
     rounds: int = 20
+    """At least; rounds go on to ``max_rounds`` while the speed of a cell is undecided."""
+    max_rounds: int = 60
+    openings: int = 4
+    """How often every lane is opened anew during the timing."""
+    resamples: int = 1000
+    """Of the paired bootstrap; 0 measures no intervals."""
+    cross_check: str = "one"
+    """Cells whose numbers an independent scorer computes again: ``all``, ``one`` or ``none``."""
+    baseline: Path | None = None
+    """Stored baseline that every cell is compared with."""
     seed: int = 0
     limits: Limits = field(default_factory=Limits)
     out: Path = Path("reports")

@@ -35,7 +35,12 @@ HELP = {
     "max_latency_ms": "Fail every cell whose median latency is above.",
     "margin": "P=X, comma separated: allowed AP loss of a precision, for example int8=0.005.",
     "time_budget": "Seconds; cells that have not begun by then are skipped.",
-    "rounds": "Timing rounds of 5 steps.",
+    "rounds": "Timing rounds of 5 steps, at least (default: 20; more follow while a cell's speed is undecided).",
+    "max_rounds": "Timing rounds at most (default: 60, or --rounds when that is fewer than 20).",
+    "openings": "How often each lane is opened anew during the timing (default: 4).",
+    "bootstrap": "Resamples of the paired bootstrap over images (default: 1000).",
+    "cross_check": "Cells that an independent scorer scores again: all, one or none (default: one).",
+    "baseline": "Stored baseline (parity baseline) that every cell must not fall behind.",
     "seed": "Seed of the shuffles and of random weights.",
     "recording": "Folder with recorded outputs, for the backend `recorded`.",
     "waivers": "waivers.toml: known failures with reason and expiry date.",
@@ -44,6 +49,9 @@ HELP = {
     "out": "Folder for reports.",
     "resume": "Run id of an interrupted run: its finished cells are not measured again (timing is).",
 }
+CROSS_CHECKS = ("all", "one", "none")
+MIN_RESAMPLES = 100
+"""A 2.5 % quantile needs a few dozen resamples beyond it to be worth printing."""
 ALIASES = {
     "dataset": "fixtures",
     "dataset_root": "fixtures",
@@ -112,6 +120,10 @@ def make_request(values: Mapping[str, Any], *, command: str) -> Request:
         if precision not in PRECISIONS:
             raise UsageError(f"--margin {item}: {precision!r} is no precision.{did_you_mean(precision, PRECISIONS)}")
         margins[precision] = _number("margin", text, minimum=0.0)
+    rounds = _integer(given, "rounds", 2) or 20
+    max_rounds = _integer(given, "max_rounds", 2) or (60 if rounds >= 20 else rounds)
+    if max_rounds < rounds:
+        raise UsageError(f"--max-rounds {max_rounds} is below --rounds {rounds}.")
     defaults = {f.name: f.default for f in fields(Request)}
     return Request(
         models=models,
@@ -131,7 +143,12 @@ def make_request(values: Mapping[str, Any], *, command: str) -> Request:
         max_latency_ms=_optional(given, "max_latency_ms"),
         margins=margins,
         time_budget_s=_optional(given, "time_budget"),
-        rounds=_integer(given, "rounds", 2) or 20,
+        rounds=rounds,
+        max_rounds=max_rounds,
+        openings=_integer(given, "openings", 1) or 4,
+        resamples=_resamples(given),
+        cross_check=_choice(given, "cross_check", CROSS_CHECKS, "one"),
+        baseline=_path(given, "baseline"),
         seed=_integer(given, "seed", 0) or 0,
         limits=Limits(silence_s=_optional(given, "lane_timeout") or 300.0, memory_gb=_optional(given, "lane_memory")),
         out=_path(given, "out") or Path("reports"),
@@ -178,6 +195,18 @@ def _integer(given: Mapping[str, Any], name: str, minimum: int) -> int | None:
     if number != int(number):
         raise UsageError(f"--{name.replace('_', '-')} {given[name]}: must be a whole number.")
     return int(number)
+
+
+def _resamples(given: Mapping[str, Any]) -> int:
+    number = _integer(given, "bootstrap", MIN_RESAMPLES)
+    return 1000 if number is None else number
+
+
+def _choice(given: Mapping[str, Any], name: str, known: Sequence[str], default: str) -> str:
+    value = str(given.get(name, default))
+    if value not in known:
+        raise UsageError(f"--{name.replace('_', '-')} {value}: unknown.{did_you_mean(value, known)}")
+    return value
 
 
 def _text(given: Mapping[str, Any], name: str) -> str | None:

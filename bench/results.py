@@ -43,6 +43,44 @@ class ParityResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StatDelta:
+    """Difference of one number, candidate - reference, over the same resamples of the images."""
+
+    value: float | None
+    """None where either side is undefined (no ground truth)."""
+    ci95: tuple[float, float] | None = None
+    """95 % percentile interval of the paired bootstrap; None below ``MIN_IMAGES`` or where undefined."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassDelta:
+    """AP difference of one class."""
+
+    name: str
+    objects: int
+    """Ground-truth objects, crowd regions not counted."""
+    ap: float | None
+    reference_ap: float | None
+    delta: float | None
+    ci95: tuple[float, float] | None
+    p_value: float | None
+    """Two-sided, Holm-adjusted over the classes of the set."""
+    significant: bool
+    """``p_value`` at most 0.05."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossCheck:
+    """One cell's numbers computed again by an independent scorer."""
+
+    scorer: str
+    """For example ``pycocotools 2.0.11``."""
+    max_abs_difference: float
+    """Largest over the numbers that both define; infinite when only one of them defines a number."""
+    agrees: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyResult:
     """COCO numbers of one cell and the difference to its reference."""
 
@@ -56,9 +94,31 @@ class AccuracyResult:
     margin: float | None = None
     """Allowed loss, positive."""
     resolvable: float | None = None
-    verdict: Literal["passed", "failed", "undecided", "not judged", "reference"] = "not judged"
+    """Smallest true loss that these images would tell from none at 80 % power: 2.8 standard errors of the delta."""
+    images_to_decide: int | None = None
+    """Of an undecided cell: a lower bound; None where more images are unlikely to decide."""
+    deltas: Mapping[str, StatDelta] = field(default_factory=dict)
+    """``STAT_NAMES`` -> difference and interval; empty for the reference."""
+    per_class: tuple[ClassDelta, ...] = ()
+    verdict: Literal["passed", "failed", "suspicious", "undecided", "not judged", "reference"] = "not judged"
+    """``suspicious``: gains more than the margin, beyond the interval; the same model does not."""
     scorer: str = ""
+    cross_check: CrossCheck | None = None
+    """None where no independent scorer ran: not chosen, or nothing was detected."""
     reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingCheck:
+    """Whether what was timed is what was scored."""
+
+    name: Literal["timed outputs", "repeated input"]
+    passed: bool | None
+    """None: could not be checked, ``explain`` says why."""
+    value: float | None
+    """timed outputs: largest difference to the accuracy pass. repeated input: speed-up on an input seen before."""
+    limit: float | None
+    explain: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +138,18 @@ class SpeedResult:
     """Reference p50 / candidate p50, both on the candidate's device; None when emulated or outputs are wrong."""
     ratio_ci95: tuple[float, float] | None = None
     verdict: Literal["faster", "slower", "same", "undecided", "not judged", "emulated", "reference"] = "not judged"
+    reason: str | None = None
+    """Why it is undecided or not judged."""
+    openings: int = 1
+    """How often the lane was opened anew during the timing."""
+    rounds_run: int = 0
+    stopped: str = ""
+    """Why the rounds ended, in words."""
+    checks: tuple[TimingCheck, ...] = ()
     noise: Mapping[str, Any] = field(default_factory=dict)
+    """Label -> value: load, CPU steal, frequency, GPU clocks, throttle reasons, tagged rounds."""
     rounds: tuple[Mapping[str, Any], ...] = ()
-    """``{order, samples_ms}`` per round, at most 100 samples in all."""
+    """``{round, order, opening, samples_ms, tags}`` per round, at most 100 samples in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +214,7 @@ class Finding:
     """Why a cell is not simply passed."""
 
     check: str
-    """``attestation``, ``parity``, ``accuracy``, ``min-ap`` or ``max-latency``."""
+    """``attestation``, ``parity``, ``timing``, ``accuracy``, ``min-ap``, ``max-latency`` or ``baseline``."""
     status: Status
     reason: str
     short: str
