@@ -122,19 +122,26 @@ def protocol_of(request: Request, plans: Sequence[ModelPlan]) -> dict[str, Any]:
     return {
         "harness": f"backend-parity {__version__}",
         "latency_includes": INCLUDES,
-        "rounds": f"{request.rounds} shuffled rounds of {STEPS_PER_ROUND} steps per cell, seed {request.seed}",
+        "rounds": f"{_range(request.rounds, request.max_rounds)} shuffled rounds of {STEPS_PER_ROUND} steps per cell "
+        f"in {request.openings} openings, until every interval lies inside or outside the ±3 % band; seed {request.seed}",
         "warmup": f"{WARMUP_STEPS} steps, and one unmeasured step in every round",
         "threads": request.threads,
         "batch": request.batch,
         "accuracy": "COCO AP at IoU .50:.95, at most 100 detections per image",
         "scorer": scorer_name(),
-        "intervals": "not measured by this version",
+        "intervals": f"95 % percentile of a paired bootstrap over images, {request.resamples} resamples, "
+        f"seed {request.seed}",
+        "cross_check": {"all": "every cell", "one": "one cell of each model", "none": "none"}[request.cross_check],
         "margins": margins,
         "golden": f"fp64 of the weights' own framework on the first {GOLDEN_IMAGES} images",
         "fixtures": {p.fixtures.name: {"sha256": p.fixtures.sha256, "images": len(p.fixtures.samples)} for p in plans},
         "calibration": {p.spec.name: p.calibration_label for p in plans if p.calibration_label},
         "time_budget_s": request.time_budget_s,
     }
+
+
+def _range(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _keep(record: Record, model: ModelRun, folder: RunFolder) -> None:

@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-CHECKS = ("any", "attestation", "parity", "accuracy", "error", "min-ap", "max-latency")
+CHECKS = (
+    "any",
+    "attestation",
+    "parity",
+    "timing",
+    "accuracy",
+    "error",
+    "min-ap",
+    "max-latency",
+    "baseline-accuracy",
+    "baseline-speed",
+)
 _KEYS = ("cell", "check", "reason", "expires")
 
 
