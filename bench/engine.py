@@ -123,7 +123,8 @@ def protocol_of(request: Request, plans: Sequence[ModelPlan]) -> dict[str, Any]:
         "harness": f"backend-parity {__version__}",
         "latency_includes": INCLUDES,
         "rounds": f"{_range(request.rounds, request.max_rounds)} shuffled rounds of {STEPS_PER_ROUND} steps per cell "
-        f"in {request.openings} openings, until every interval lies inside or outside the ±3 % band; seed {request.seed}",
+        f"in {request.openings} openings, until every interval lies inside or outside the ±3 % band, "
+        f"seed {request.seed}",
         "warmup": f"{WARMUP_STEPS} steps, and one unmeasured step in every round",
         "threads": request.threads,
         "batch": request.batch,
