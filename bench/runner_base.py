@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.errors import ArtifactError, ContractError, Unavailable, did_you_mean
-from bench.types import expect_specs
+from bench.types import Bound, expect_specs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from types import ModuleType, TracebackType
 
     from bench.types import Array, Evidence, Feeds, Outputs, TensorSpec
@@ -48,21 +48,46 @@ class RunnerBase(ABC):
         arrays = checked_feeds(feeds, self.inputs, where=self.name)
         return collected_outputs(self._run(arrays), self.outputs, axes=_axes(arrays, self.inputs), where=self.name)
 
-    def bind(self, feeds: Feeds) -> Callable[[], None]:
-        """Make ``feeds`` resident; the returned step runs the whole graph once and waits for it.
+    def bind(self, feeds: Feeds) -> Bound:
+        """Make ``feeds`` resident; ``step`` of what is returned runs the whole graph once and waits for it.
 
         Raises:
-            ContractError: wrong feeds, or the runner is closed (the step says so too).
+            ContractError: wrong feeds, or the runner is closed (every part of the binding says so too); ``fetch``
+                before ``step``; ``load`` of other shapes.
         """
         self._require_open("bind")
-        inner = self._bind(checked_feeds(feeds, self.inputs, where=self.name))
+        arrays = checked_feeds(feeds, self.inputs, where=self.name)
+        shapes = {name: value.shape for name, value in arrays.items()}
+        axes = _axes(arrays, self.inputs)
+        inner = self._bind(arrays)
+        stepped = False
 
         def step() -> None:
+            nonlocal stepped
             if self._closed:
                 self._require_open("step")
-            inner()
+            inner.step()
+            stepped = True
 
-        return step
+        def fetch() -> Outputs:
+            self._require_open("fetch")
+            if not stepped:
+                raise ContractError(f"{self.name}: fetch before step: there are no outputs of this input yet")
+            return collected_outputs(inner.fetch(), self.outputs, axes=axes, where=self.name)
+
+        def load(feeds: Feeds) -> None:
+            nonlocal stepped
+            self._require_open("load")
+            fresh = checked_feeds(feeds, self.inputs, where=self.name)
+            for name, value in fresh.items():
+                if value.shape != shapes[name]:
+                    raise ContractError(
+                        f"{self.name}: {name!r} was bound as {_tuple(shapes[name])}, load got {_tuple(value.shape)}"
+                    )
+            stepped = False
+            inner.load(fresh)
+
+        return Bound(step, fetch, load)
 
     def attest(self) -> Evidence:
         """Read back the precision and the provider that really run.
@@ -92,8 +117,11 @@ class RunnerBase(ABC):
         """Run on checked, C-contiguous feeds; the arrays may alias memory that the runtime reuses."""
 
     @abstractmethod
-    def _bind(self, feeds: dict[str, Array]) -> Callable[[], None]:
-        """Make checked, C-contiguous feeds resident and return the step."""
+    def _bind(self, feeds: dict[str, Array]) -> Bound:
+        """Make checked, C-contiguous feeds resident, in memory of their own: the caller's arrays may change.
+
+        ``fetch`` may return memory that the runtime reuses; ``load`` gets checked feeds of the bound shapes.
+        """
 
     @abstractmethod
     def _attest(self) -> Evidence:

@@ -19,7 +19,7 @@ import numpy as np
 
 from bench.errors import ContractError, Unavailable, Unsupported
 from bench.runner_base import RunnerBase
-from bench.types import Evidence, FixtureSet, ModelSpec, Prediction, Sample, TensorSpec
+from bench.types import Bound, Evidence, FixtureSet, ModelSpec, Prediction, Sample, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -117,13 +117,18 @@ class FakeRunner(RunnerBase):
         results = self._network(images.astype(_DTYPES[self._cell.precision]))
         return {spec.name: value for spec, value in zip(self.outputs, results, strict=True)}
 
-    def _bind(self, feeds: dict[str, Array]) -> Callable[[], None]:
+    def _bind(self, feeds: dict[str, Array]) -> Bound:
         resident = {name: value.copy() for name, value in feeds.items()}
+        last: Outputs = {}
 
         def step() -> None:
-            self._run(resident)
+            last.update(self._run(resident))
 
-        return step
+        def load(feeds: Feeds) -> None:
+            for name, value in feeds.items():
+                resident[name][...] = value
+
+        return Bound(step, lambda: last, load)
 
     def _attest(self) -> Evidence:
         emulated = self._cell.precision == "fp16"
@@ -174,12 +179,15 @@ class Saboteur:
         before: called with the number of earlier runs and steps, before each; run 0 is the lane's own first inference.
         change: rewrites the outputs of ``run``.
         testify: rewrites the evidence.
+        works: asked before each bound step with the number of earlier runs and steps; False: the step does nothing, and
+            ``fetch`` gives the outputs of the last step that did something.
     """
 
     inner: Runner
     before: Callable[[int], None]
     change: Callable[[Outputs], Outputs]
     testify: Callable[[Evidence], Evidence]
+    works: Callable[[int], bool] = field(default=lambda runs: True)
     runs: int = 0
     inputs: tuple[TensorSpec, ...] = field(init=False)
     outputs: tuple[TensorSpec, ...] = field(init=False)
@@ -192,15 +200,31 @@ class Saboteur:
         self._count()
         return self.change(self.inner.run(feeds))
 
-    def bind(self, feeds: Feeds) -> Callable[[], None]:
-        """Bind, sabotaged."""
+    def bind(self, feeds: Feeds) -> Bound:
+        """Bind, sabotaged: a step counts as a run does; what is fetched is changed as the outputs of ``run`` are."""
         inner = self.inner.bind(feeds)
+        old: Outputs = {}
+        worked = False
 
         def step() -> None:
+            nonlocal worked
+            idle = bool(worked or old) and not self.works(self.runs)
             self._count()
-            inner()
+            if not idle:
+                inner.step()
+                worked = True
 
-        return step
+        def fetch() -> Outputs:
+            return self.change(dict(old) if old and not worked else inner.fetch())
+
+        def load(feeds: Feeds) -> None:
+            nonlocal worked
+            if worked:
+                old.update(inner.fetch())
+            worked = False
+            inner.load(feeds)
+
+        return Bound(step, fetch, load)
 
     def attest(self) -> Evidence:
         """Testify, sabotaged."""
@@ -231,6 +255,10 @@ def _same(value: Any) -> Any:
     return value
 
 
+def _always(runs: int) -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SabotagedBackend(FakeBackend):
     """The fake backend with one thing wrong."""
@@ -238,6 +266,7 @@ class SabotagedBackend(FakeBackend):
     before: Callable[[int], None] = _nothing
     change: Callable[[Outputs], Outputs] = _same
     testify: Callable[[Evidence], Evidence] = _same
+    works: Callable[[int], bool] = _always
     refusal: str | None = None
     """Reason for Unavailable, or None."""
 
@@ -250,7 +279,7 @@ class SabotagedBackend(FakeBackend):
     def open(self, artifact: Artifact, cell: Cell, *, threads: int) -> Runner:
         """Wrap the honest runner."""
         self.require(cell.device, cell.precision)
-        return Saboteur(FakeRunner(artifact, cell), self.before, self.change, self.testify)
+        return Saboteur(FakeRunner(artifact, cell), self.before, self.change, self.testify, self.works)
 
 
 def _later(act: Callable[[], None]) -> Callable[[int], None]:

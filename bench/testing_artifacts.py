@@ -96,9 +96,9 @@ def idle_cpu_share(backend: str, folder: Path, *, threads: int = 2, idle_s: floa
     artifact = contract_artifact(runtime.artifact_kind, folder, side=128)
     process = psutil.Process()
     with runtime.open(artifact, contract_cell(runtime.name), threads=threads) as runner:
-        step = runner.bind(contract_feeds(8, side=128))
+        bound = runner.bind(contract_feeds(8, side=128))
         for _ in range(20):
-            step()
+            bound.step()
         before = process.cpu_times()
         time.sleep(idle_s)
         after = process.cpu_times()

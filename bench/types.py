@@ -150,6 +150,21 @@ class Evidence:
     """Plain JSON values: node counts, placement, casts."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One batch made resident; independent of every other binding of the same runner.
+
+    A bound input can be rewritten, so that a step which stopped working shows: its outputs are those of the old input.
+    """
+
+    step: Callable[[], None]
+    """Run the whole graph once on the resident input and wait for it."""
+    fetch: Callable[[], Outputs]
+    """Fresh host copies of the outputs of the last ``step``; a ContractError when there was none since ``load``."""
+    load: Callable[[Feeds], None]
+    """Rewrite the resident input in place with feeds of the same shapes."""
+
+
 @runtime_checkable
 class Runner(Protocol):
     """One loaded artefact. Knows no clock, no model family and no tolerance."""
@@ -160,8 +175,8 @@ class Runner(Protocol):
     def run(self, feeds: Feeds) -> Outputs:
         """Run once; ``feeds`` were checked against ``inputs``. Returned arrays are never reused."""
 
-    def bind(self, feeds: Feeds) -> Callable[[], None]:
-        """Make ``feeds`` resident and return a step that runs the whole graph once and waits."""
+    def bind(self, feeds: Feeds) -> Bound:
+        """Make ``feeds`` resident, for steps that are timed."""
 
     def attest(self) -> Evidence:
         """Read back the precision and the provider that really run."""

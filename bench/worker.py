@@ -171,7 +171,7 @@ class Worker:
 
         runner, adapter = self._opened()
         feeds = prepare(adapter, sample)[0]
-        self._step = runner.bind(stack([feeds] * batch))
+        self._step = runner.bind(stack([feeds] * batch)).step
         time_steps(self._step, warmup)
 
     def time(self, *, steps: int) -> list[float]:

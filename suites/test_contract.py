@@ -178,13 +178,57 @@ def test_a_bound_step_runs_again_and_again_and_leaves_run_alone(runnable, runner
         with pytest.raises(Unsupported, match="no speed"):
             runner.bind(feeds)
         return
-    step = runner.bind(contract_feeds(4, seed=2))
+    bound = runner.bind(contract_feeds(4, seed=2))
     other = runner.bind(contract_feeds(1, seed=3))
     for _ in range(20):
-        assert step() is None
-        other()
+        assert bound.step() is None
+        other.step()
     for name, value in runner.run(feeds).items():
         np.testing.assert_array_equal(value, expected[name])
+
+
+def test_bindings_are_independent_and_give_back_the_outputs_of_their_last_step(runnable, runner):
+    if not runnable.measures_speed:
+        pytest.skip(f"{runnable.name} has no speed: it binds nothing")
+    feeds = {name: contract_feeds(4, seed=seed) for seed, name in enumerate("ABC")}
+    expected = {name: runner.run(value) for name, value in feeds.items()}
+    bound = {name: runner.bind(feeds[name]) for name in "AB"}
+    with pytest.raises(ContractError, match="fetch before step"):
+        bound["A"].fetch()
+    bound["A"].step()
+    bound["B"].step()
+    bound["A"].step()
+    for name in "AB":
+        assert_equal_outputs(bound[name].fetch(), expected[name])
+    kept = bound["A"].fetch()
+    bound["A"].load(feeds["C"])
+    with pytest.raises(ContractError, match="fetch before step"):
+        bound["A"].fetch()
+    bound["A"].step()
+    assert_equal_outputs(bound["A"].fetch(), expected["C"])
+    assert_equal_outputs(bound["B"].fetch(), expected["B"])
+    assert_equal_outputs(kept, expected["A"])
+
+
+def test_a_binding_does_not_share_the_memory_of_what_it_was_given(runnable, runner):
+    if not runnable.measures_speed:
+        pytest.skip(f"{runnable.name} has no speed: it binds nothing")
+    feeds, other = contract_feeds(2), contract_feeds(2, seed=5)
+    expected, expected_other = runner.run(feeds), runner.run(other)
+    bound = runner.bind(feeds)
+    feeds["images"][...] = 0
+    bound.step()
+    assert_equal_outputs(bound.fetch(), expected)
+    bound.load(other)
+    other["images"][...] = 0
+    bound.step()
+    assert_equal_outputs(bound.fetch(), expected_other)
+
+
+def assert_equal_outputs(got, expected):
+    assert list(got) == list(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(got[name], value)
 
 
 def test_the_evidence_names_precision_and_device_in_plain_values(runner):
@@ -209,7 +253,7 @@ def test_closing_twice_is_harmless(runnable, artifact):
 def test_use_after_close_is_refused(runnable, artifact):
     runner = runnable.open(artifact, contract_cell(runnable.name), threads=1)
     feeds = contract_feeds(4)
-    step = runner.bind(feeds) if runnable.measures_speed else None
+    step = runner.bind(feeds).step if runnable.measures_speed else None
     with runner:
         runner.run(feeds)
     for use in (lambda: runner.run(feeds), lambda: runner.bind(feeds), runner.attest, step):

@@ -12,12 +12,12 @@ from bench.backends import cuda
 from bench.backends.onnx_evidence import read_graph
 from bench.errors import ArtifactError, Unavailable, Unsupported
 from bench.runner_base import RunnerBase, check_signature, first_line, import_runtime
-from bench.types import Evidence, TensorSpec
+from bench.types import Bound, Evidence, TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from bench.types import Array, Artifact, Cell, Mode, Runner
+    from bench.types import Array, Artifact, Cell, Feeds, Mode, Outputs, Runner
 
 _PACKAGE = "onnxruntime"
 _CUDA = "CUDAExecutionProvider"
@@ -83,7 +83,7 @@ class OnnxRuntimeRunner(RunnerBase):
         names = [spec.name for spec in self.outputs]
         return dict(zip(names, self._session.run(names, feeds), strict=True))
 
-    def _bind(self, feeds: dict[str, Array]) -> Callable[[], None]:
+    def _bind(self, feeds: dict[str, Array]) -> Bound:
         session, ort = self._session, self._ort
         device, number = ("cpu", 0) if self._cuda is None else ("cuda", self._cuda)
         binding = session.io_binding()
@@ -101,7 +101,14 @@ class OnnxRuntimeRunner(RunnerBase):
             if waits:
                 binding.synchronize_outputs()
 
-        return step
+        def fetch() -> Outputs:
+            return dict(zip((spec.name for spec in self.outputs), binding.copy_outputs_to_cpu(), strict=True))
+
+        def load(feeds: Feeds) -> None:
+            for name, value in feeds.items():
+                resident[name].update_inplace(value)
+
+        return Bound(step, fetch, load)
 
     def _attest(self) -> Evidence:
         graph = read_graph(self._optimised)

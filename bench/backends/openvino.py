@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import ArtifactError, Unsupported
 from bench.runner_base import RunnerBase, check_signature, first_line, import_runtime
-from bench.types import Evidence, TensorSpec
+from bench.types import Bound, Evidence, TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from bench.types import Array, Artifact, Cell, Mode, Runner
+    from bench.types import Array, Artifact, Cell, Feeds, Mode, Outputs, Runner
 
 _COMPUTE = frozenset(["Convolution", "Deconvolution", "MatMul", "FullyConnected", "GroupConvolution"])
 _NAMES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64", "u8": "int8", "i8": "int8"}
@@ -78,15 +78,23 @@ class OpenVinoRunner(RunnerBase):
         del held
         return {spec.name: request.get_tensor(spec.name).data for spec in self.outputs}
 
-    def _bind(self, feeds: dict[str, Array]) -> Callable[[], None]:
+    def _bind(self, feeds: dict[str, Array]) -> Bound:
         request = self._new_request(feeds)
         # The request points into the tensors and does not own them: without this it reads freed memory and crashes.
-        self._resident.append(self._set(request, {name: value.copy() for name, value in feeds.items()}))
+        own = {name: value.copy() for name, value in feeds.items()}
+        self._resident.append(self._set(request, own))
 
         def step() -> None:
             request.infer()
 
-        return step
+        def fetch() -> Outputs:
+            return {spec.name: request.get_tensor(spec.name).data for spec in self.outputs}
+
+        def load(feeds: Feeds) -> None:
+            for name, value in feeds.items():
+                own[name][...] = value
+
+        return Bound(step, fetch, load)
 
     def _attest(self) -> Evidence:
         compute: Counter[str] = Counter()

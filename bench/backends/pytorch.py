@@ -10,12 +10,12 @@ import numpy as np
 from bench.backends import cuda
 from bench.errors import ContractError, Unavailable, Unsupported
 from bench.runner_base import RunnerBase, import_runtime
-from bench.types import Evidence
+from bench.types import Bound, Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from bench.types import Array, Artifact, Cell, Mode, Runner
+    from bench.types import Array, Artifact, Cell, Feeds, Mode, Outputs, Runner
 
 _DTYPES = {"fp64": "float64", "fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _NAMES = {"float64": "fp64", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
@@ -57,18 +57,29 @@ class TorchRunner(RunnerBase):
         with self._torch.inference_mode():
             return self._named(self._module(*self._tensors(feeds)))
 
-    def _bind(self, feeds: dict[str, Array]) -> Callable[[], None]:
+    def _bind(self, feeds: dict[str, Array]) -> Bound:
         torch, module, device = self._torch, self._module, self._device
         tensors = self._tensors(feeds, own=True)
         waits = device.type == "cuda"
+        last: list[Any] = []
 
         def step() -> None:
+            last.clear()  # before the run, so that its memory is there to be used again
             with torch.inference_mode():
-                module(*tensors)
+                last.append(module(*tensors))
             if waits:
                 torch.cuda.synchronize(device)
 
-        return step
+        def fetch() -> Outputs:
+            return self._named(last[0])
+
+        def load(feeds: Feeds) -> None:
+            for tensor, fresh in zip(tensors, self._tensors(feeds), strict=True):
+                tensor.copy_(fresh)
+            if waits:
+                torch.cuda.synchronize(device)
+
+        return Bound(step, fetch, load)
 
     def _attest(self) -> Evidence:
         torch = self._torch

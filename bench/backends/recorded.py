@@ -13,10 +13,10 @@ from bench.runner_base import RunnerBase, feed_key
 from bench.types import PRECISIONS, Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from bench.types import Array, Artifact, Cell, Feeds, Mode, Outputs, Runner
+    from bench.types import Array, Artifact, Bound, Cell, Feeds, Mode, Outputs, Runner
 
 
 def record(folder: Path, feeds: Feeds, outputs: Mapping[str, Array]) -> list[Path]:
@@ -64,7 +64,7 @@ class RecordedRunner(RunnerBase):
         found = [self._read(feed_key(image)) for image in _images(feeds)]
         return {spec.name: np.concatenate([f[spec.name] for f in found], axis=0) for spec in self.outputs}
 
-    def _bind(self, feeds: dict[str, Array]) -> Callable[[], None]:
+    def _bind(self, feeds: dict[str, Array]) -> Bound:
         raise Unsupported("recorded outputs have no speed")
 
     def _attest(self) -> Evidence:

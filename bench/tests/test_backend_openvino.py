@@ -60,7 +60,7 @@ def test_bound_inputs_stay_alive_while_the_step_runs(tmp_path):
         "from bench.testing_artifacts import contract_artifact, contract_cell, contract_feeds\n"
         "artifact = contract_artifact('onnx', Path(sys.argv[1]), batch=32, side=352)\n"
         "with backend.open(artifact, contract_cell('openvino'), threads=1) as runner:\n"
-        "    step = runner.bind(contract_feeds(32, side=352))\n"
+        "    step = runner.bind(contract_feeds(32, side=352)).step\n"
         "    step(); step(); print('alive')\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)

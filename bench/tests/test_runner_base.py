@@ -7,7 +7,7 @@ import pytest
 
 from bench.errors import ArtifactError, ContractError, Unavailable
 from bench.runner_base import RunnerBase, check_signature, checked_feeds, feed_key, first_line, import_runtime
-from bench.types import Evidence, Runner, TensorSpec
+from bench.types import Bound, Evidence, Runner, TensorSpec
 
 IMAGES = TensorSpec(name="images", shape=("batch", 2), dtype="float32")
 SIZES = TensorSpec(name="sizes", shape=("batch",), dtype="int64")
@@ -33,7 +33,7 @@ class Reusing(RunnerBase):
         def step():
             self.steps += 1
 
-        return step
+        return Bound(step, lambda: {"count": self.count, "boxes": self.boxes}, lambda feeds: None)
 
     def _attest(self):
         return Evidence(precision="fp32", provider="cpu", emulated=False)
@@ -96,14 +96,37 @@ def test_a_context_manager_closes_once_and_later_use_is_refused(feeds):
     runner = Reusing()
     assert isinstance(runner, Runner)
     with runner:
-        step = runner.bind(feeds)
-        step()
+        bound = runner.bind(feeds)
+        bound.step()
     runner.close()
     assert (runner.closed, runner.steps) == (1, 1)
-    for word, use in {"run": lambda: runner.run(feeds), "bind": lambda: runner.bind(feeds), "step": step,
-                      "attest": runner.attest}.items():  # fmt: skip
+    uses = {"run": lambda: runner.run(feeds), "bind": lambda: runner.bind(feeds), "step": bound.step,
+            "fetch": bound.fetch, "load": lambda: bound.load(feeds), "attest": runner.attest}  # fmt: skip
+    for word, use in uses.items():
         with pytest.raises(ContractError, match=f"reusing: {word} after close"):
             use()
+
+
+def test_fetched_outputs_are_copies_and_need_a_step_on_the_loaded_input(feeds):
+    runner = Reusing()
+    bound = runner.bind(feeds)
+    with pytest.raises(ContractError, match="reusing: fetch before step"):
+        bound.fetch()
+    bound.step()
+    first = bound.fetch()
+    runner.boxes += 1
+    assert (bound.fetch()["boxes"] - first["boxes"] == 1).all()
+    bound.load(feeds)
+    with pytest.raises(ContractError, match="fetch before step"):
+        bound.fetch()
+
+
+def test_a_load_of_another_shape_or_dtype_is_refused(feeds):
+    bound = Reusing().bind(feeds)
+    with pytest.raises(ContractError, match=r"'images' was bound as \(2, 2\), load got \(3, 2\)"):
+        bound.load({"sizes": np.zeros(3, np.int64), "images": np.zeros((3, 2), np.float32)})
+    with pytest.raises(ContractError, match="'images' must be float32"):
+        bound.load(feeds | {"images": feeds["images"].astype(np.float64)})
 
 
 def test_the_feed_key_depends_on_name_dtype_shape_and_bytes_and_on_nothing_else():

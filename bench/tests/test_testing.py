@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench import testing
-from bench.errors import Unavailable, Unsupported
+from bench.errors import ContractError, Unavailable, Unsupported
 from bench.registry import load_adapter, load_backend
 from bench.types import Adapter, Artifact, Backend, Cell, Runner
 
@@ -117,7 +117,7 @@ def test_a_saboteur_lets_the_first_inference_of_a_lane_pass():
         with pytest.raises(RuntimeError, match="gave up"):
             runner.run(feeds)
         with pytest.raises(RuntimeError, match="gave up"):
-            runner.bind(feeds)()
+            runner.bind(feeds).step()
 
 
 def test_refusals_are_typed():
@@ -127,3 +127,30 @@ def test_refusals_are_typed():
         testing.fake_backend.require("cuda:0", "fp32")
     with pytest.raises(Unsupported, match="fake:bf16"):
         testing.fake_backend.require("cpu", "bf16")
+
+
+def test_a_saboteur_that_stops_working_keeps_giving_the_outputs_of_its_last_step():
+    feeds, other = (testing.fake_adapter.preprocess(testing.fake_image(seed)[0])[0] for seed in (1, 2))
+    lazy = testing.SabotagedBackend(name="fake-lazy", works=lambda runs: runs < 2)
+    with opened(lazy) as runner:
+        bound = runner.bind(feeds)
+        with pytest.raises(ContractError, match="fetch before step"):
+            bound.fetch()
+        bound.step()
+        first = bound.fetch()["boxes"]
+        bound.load(other)
+        bound.step()
+        second = bound.fetch()["boxes"]
+        bound.load(feeds)
+        bound.step()
+        assert not np.array_equal(first, second)
+        np.testing.assert_array_equal(bound.fetch()["boxes"], second)
+        np.testing.assert_array_equal(runner.run(feeds)["boxes"], first)
+
+
+def test_what_a_saboteur_changes_in_run_it_changes_in_fetch():
+    feeds = testing.fake_adapter.preprocess(testing.fake_image(1)[0])[0]
+    with opened(testing.shifted_backend) as runner:
+        bound = runner.bind(feeds)
+        bound.step()
+        np.testing.assert_array_equal(bound.fetch()["boxes"], runner.run(feeds)["boxes"])
