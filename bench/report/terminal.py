@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.cells import cell_len
-from rich.text import Text
 
 from bench.report import answer, numbers, tables
 from bench.report.cells import read_run
+from bench.report.paper import MAX_COLUMNS, Paper
 from bench.report.provenance import reference_of
 
 if TYPE_CHECKING:
@@ -19,15 +18,10 @@ if TYPE_CHECKING:
 
     from bench.report.cells import CellView, Group, Run
 
-MAX_COLUMNS = 100
 _GLYPHS = {"passed": "✓", "failed": "✕", "error": "!", "undecided": "?", "waived": "⚑", "skipped": "–",
            "unsupported": "∅", "reference": "·"}  # fmt: skip
 _STYLES = {"passed": "cyan", "failed": "bold red", "error": "bold red", "undecided": "yellow", "waived": "yellow",
            "skipped": "dim", "unsupported": "dim", "reference": "dim"}  # fmt: skip
-_ASCII = str.maketrans({
-    "✓": "+", "✕": "x", "⚑": "w", "–": "-", "—": "-", "∅": "0", "·": ".", "Δ": "d", "−": "-", "×": "x", "─": "-",
-    "…": "~", "≤": "<=", "≥": ">=", "’": "'", "“": '"', "”": '"', "→": "->", "±": "+-",
-})  # fmt: skip
 _RIGHT = ("p50", "p90", "p99")
 _Row: TypeAlias = "tuple[Group, CellView, list[str]]"
 
@@ -43,45 +37,14 @@ def print_table(suite: Mapping[str, Any], console: Console, report_path: str | N
     """
     run = read_run(suite)
     width = min(console.width, MAX_COLUMNS) if console.is_terminal else MAX_COLUMNS
-    paper = _Paper(console, width)
+    paper = Paper(console, width)
     _print_answer(run, paper)
     _print_tables(run, paper)
     _print_attention(run, paper)
     _print_tail(run, paper, report_path)
 
 
-class _Paper:
-    """Prints lines as they are: no markup, no wrapping, no control characters, ASCII where it must be."""
-
-    def __init__(self, console: Console, width: int) -> None:
-        self.console, self.width = console, width
-        self.ascii = console.encoding.lower().replace("_", "-") not in ("utf-8", "utf8", "utf-8-sig")
-
-    def clean(self, text: str) -> str:
-        """Drop what would move the cursor; translate where the encoding needs it."""
-        text = "".join(c if c.isprintable() else " " for c in text)
-        return text.translate(_ASCII).encode("ascii", "replace").decode() if self.ascii else text
-
-    def line(self, *parts: tuple[str, str] | str) -> None:
-        """Print ``text`` or ``(text, style)`` parts as one line."""
-        text = Text()
-        for part in parts:
-            words, style = (part, "") if isinstance(part, str) else part
-            text.append(self.clean(words), style=style)
-        text.rstrip()
-        self.console.print(text, soft_wrap=True, highlight=False)
-
-    def wrapped(self, text: str, style: str = "", indent: int = 0) -> None:
-        """Print prose within the width."""
-        for row in self.fold(text, self.width - indent):
-            self.line(" " * indent, (row, style))
-
-    def fold(self, text: str, width: int) -> list[str]:
-        """Break prose into lines; runs of spaces inside a line stay."""
-        return textwrap.wrap(self.clean(text), max(width, 20), break_on_hyphens=False) or [""]
-
-
-def _print_answer(run: Run, paper: _Paper) -> None:
+def _print_answer(run: Run, paper: Paper) -> None:
     counted = ", ".join(str(count) for count in answer.tally(run))
     paper.wrapped(f"{answer.headline(run)}{f' {counted}.' if counted else ''}", "bold")
     if run.suite["interrupted"]:
@@ -116,7 +79,7 @@ def _best_row(best: answer.Best, width: int) -> str:
     return "  ".join(parts)
 
 
-def _print_tables(run: Run, paper: _Paper) -> None:
+def _print_tables(run: Run, paper: Paper) -> None:
     """One table per model, all with the same columns and widths."""
     heads = _heads(run)
     rows = [(group, cell, texts) for group in run.groups for cell, texts in _rows(group, run)]
@@ -136,7 +99,7 @@ def _print_tables(run: Run, paper: _Paper) -> None:
 
 
 def _row_parts(
-    cell: CellView, texts: Sequence[str], heads: Sequence[str], widths: Sequence[int], paper: _Paper
+    cell: CellView, texts: Sequence[str], heads: Sequence[str], widths: Sequence[int], paper: Paper
 ) -> list[tuple[str, str] | str]:
     """The pieces of one line; the reason of a cell that did not run reaches over its empty columns."""
     parts: list[tuple[str, str] | str] = []
@@ -192,7 +155,7 @@ def _speed(cell: CellView) -> str:
     return f"{text} {numbers.interval(cell.ratio_ci95, 2, sign=False)}" if cell.ratio_ci95 else text
 
 
-def _fit(heads: list[str], rows: list[_Row], paper: _Paper) -> tuple[list[str], list[_Row]]:
+def _fit(heads: list[str], rows: list[_Row], paper: Paper) -> tuple[list[str], list[_Row]]:
     """Leave columns out, the least needed first, and shorten the first column, until a line fits."""
     for name in ("p99", "p90", "Ran", "p50"):
         if _excess(heads, rows, paper) <= 0:
@@ -208,12 +171,12 @@ def _fit(heads: list[str], rows: list[_Row], paper: _Paper) -> tuple[list[str], 
     return heads, rows
 
 
-def _excess(heads: Sequence[str], rows: Sequence[_Row], paper: _Paper) -> int:
+def _excess(heads: Sequence[str], rows: Sequence[_Row], paper: Paper) -> int:
     """Columns by which a line is too long."""
     return sum(_widths(heads, rows, paper)) + 2 * (len(heads) - 1) - paper.width
 
 
-def _widths(heads: Sequence[str], rows: Sequence[_Row], paper: _Paper) -> list[int]:
+def _widths(heads: Sequence[str], rows: Sequence[_Row], paper: Paper) -> list[int]:
     """Width of each column; reasons of cells that did not run (third column) do not widen theirs."""
     widths = []
     for index, head in enumerate(heads):
@@ -227,7 +190,7 @@ def _widths(heads: Sequence[str], rows: Sequence[_Row], paper: _Paper) -> list[i
     return widths
 
 
-def _print_attention(run: Run, paper: _Paper) -> None:
+def _print_attention(run: Run, paper: Paper) -> None:
     items = answer.needs_person(run)
     if not items:
         return
@@ -250,7 +213,7 @@ def _print_attention(run: Run, paper: _Paper) -> None:
             paper.line("  ", (_pad(status, status_width + 2), style), "  ", _pad(left, name_width), "  ", right)
 
 
-def _fold_names(names: str, width: int, paper: _Paper) -> list[str]:
+def _fold_names(names: str, width: int, paper: Paper) -> list[str]:
     """Break a list of cells between cells where they fit, else between words."""
     lines: list[str] = []
     for name in names.split(", "):
@@ -263,7 +226,7 @@ def _fold_names(names: str, width: int, paper: _Paper) -> list[str]:
     return [part for line in lines for part in paper.fold(line, width)]
 
 
-def _print_tail(run: Run, paper: _Paper, report_path: str | None) -> None:
+def _print_tail(run: Run, paper: Paper, report_path: str | None) -> None:
     suite = run.suite
     includes = sorted({cell.raw["speed"]["includes"] for cell in run.cells if cell.raw["speed"]})
     length = numbers.took(suite["started_at"], suite["finished_at"])
