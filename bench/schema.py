@@ -28,6 +28,9 @@ SCHEMA_NAMES = {
     "score_result/1": "score_result",
     "artifact/1": "artifact",
     "fixture_manifest/1": "fixture_manifest",
+    "compare_result/1": "compare_result",
+    "baseline/1": "baseline",
+    "history/1": "history",
 }
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
