@@ -15,7 +15,7 @@ from bench.judging import INCLUDES, judge_model
 from bench.modelrun import GOLDEN_IMAGES, WARMUP_STEPS, ModelRun
 from bench.predictions import write_predictions
 from bench.results import SuiteResult
-from bench.scoring.coco import scorer_name
+from bench.scoring import scorer_name
 from bench.timing import STEPS_PER_ROUND, clock
 from bench.verdicts import DEFAULT_MARGINS, exit_code
 

@@ -9,7 +9,7 @@ from bench.compare import compare_preprocess, compare_tensors, tensor_budget, te
 from bench.errors import InputError
 from bench.matching import ImageDifference, compare_predictions
 from bench.results import AccuracyResult, ArtifactRecord, CellResult, Observed, ParityResult, SpeedResult
-from bench.scoring.coco import score, scorer_name
+from bench.scoring import score, scorer_name
 from bench.scoring.table import from_predictions
 from bench.thumbs import worst_flips
 from bench.timing import MAX_SAMPLES_KEPT, latency_stats, speed_ratio

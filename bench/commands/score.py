@@ -14,7 +14,7 @@ from bench.fixtures import resolve
 from bench.predictions import read_predictions
 from bench.results import STAT_NAMES
 from bench.schema import dumps, validate
-from bench.scoring.coco import score, scorer_name
+from bench.scoring import score, scorer_name
 
 
 def score_command(

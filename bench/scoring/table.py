@@ -49,6 +49,8 @@ class Detections:
     """(N, 4) float64, pixels of the original image."""
     scores: Array
     """(N,) float64."""
+    keypoints_xyv: Array | None = None
+    """(N, K, 3) float64: x px, y px, and a third value that OKS does not read; None when only boxes were found."""
 
     def __post_init__(self) -> None:
         count = len(self.scores)
@@ -57,7 +59,10 @@ class Detections:
             if column.shape != (count, *tail) or column.dtype != dtype:
                 expected = f"{dtype} {(count, *tail)}"
                 raise InputError(f"detections: column '{name}' must be {expected}, got {column.dtype} {column.shape}")
-        fault = find_fault(self.boxes_xywh, self.scores)
+        points = self.keypoints_xyv
+        if points is not None and (points.ndim != 3 or len(points) != count or points.shape[2] != 3):
+            raise InputError(f"detections: column 'keypoints_xyv' must be ({count}, K, 3), got {points.shape}")
+        fault = find_fault(self.boxes_xywh, self.scores, points)
         if fault is not None:
             raise InputError(f"detection {fault.index} (image {self.image_ids[fault.index]}): {fault.problem}")
 
@@ -71,12 +76,13 @@ class Detections:
         return int(np.count_nonzero((self.boxes_xywh[:, 2:] == 0).any(axis=1)))
 
 
-def find_fault(boxes_xywh: Array, scores: Array) -> Fault | None:
+def find_fault(boxes_xywh: Array, scores: Array, keypoints_xyv: Array | None = None) -> Fault | None:
     """Find the first row with a non-finite value or a negative size.
 
     Args:
         boxes_xywh: (N, 4) float64.
         scores: (N,) float64.
+        keypoints_xyv: (N, K, 3) float64, or None.
 
     Returns:
         Row and problem, or None when all rows can be scored.
@@ -86,11 +92,20 @@ def find_fault(boxes_xywh: Array, scores: Array) -> Fault | None:
     good = np.isfinite(values)
     good[:, 3:] &= values[:, 3:] >= 0
     if good.all():
-        return None
+        return None if keypoints_xyv is None else _find_keypoint_fault(keypoints_xyv)
     row, column = (int(i) for i in np.argwhere(~good)[0])
     field = ("score", "bbox x", "bbox y", "bbox width", "bbox height")[column]
     value = values[row, column]
     return Fault(index=row, problem=f"field '{field}' is {value:g}" + ("" if np.isfinite(value) else ", not finite"))
+
+
+def _find_keypoint_fault(keypoints_xyv: Array) -> Fault | None:
+    good = np.isfinite(keypoints_xyv[:, :, :2])
+    if good.all():
+        return None
+    row, point, axis = (int(i) for i in np.argwhere(~good)[0])
+    value = keypoints_xyv[row, point, axis]
+    return Fault(index=row, problem=f"field 'keypoint {point} {'xy'[axis]}' is {value:g}, not finite")
 
 
 def from_predictions(predictions: Mapping[int, Prediction], category_ids: Sequence[int]) -> Detections:
@@ -104,10 +119,11 @@ def from_predictions(predictions: Mapping[int, Prediction], category_ids: Sequen
         Rows in ascending image id, in the order of each prediction; boxes converted in float64.
 
     Raises:
-        InputError: a label without a category, a non-finite value, a negative width or height.
+        InputError: a label without a category, a non-finite value, a negative width or height, keypoints in some of the
+            images with detections and not in others.
     """
     table = np.asarray(category_ids, np.int64)
-    images, labels, boxes, scores = [], [], [], []
+    images, labels, boxes, scores, keypoints = [], [], [], [], []
     for image_id in sorted(predictions):
         prediction = predictions[image_id]
         label = np.asarray(prediction.labels, np.int64)
@@ -121,9 +137,19 @@ def from_predictions(predictions: Mapping[int, Prediction], category_ids: Sequen
         labels.append(table[label])
         boxes.append(xywh_from_xyxy(np.asarray(prediction.boxes_xyxy, np.float64).reshape(-1, 4)))
         scores.append(np.asarray(prediction.scores, np.float64))
+        if prediction.keypoints_xys is not None and len(label):
+            keypoints.append(np.asarray(prediction.keypoints_xys, np.float64))
+    found = [image_id for image_id, label in zip(sorted(predictions), labels, strict=True) if len(label)]
+    if keypoints and (len(keypoints) != len(found) or len({points.shape[1] for points in keypoints}) != 1):
+        counts = sorted({points.shape[1] for points in keypoints})
+        raise InputError(
+            f"keypoints are given for {len(keypoints)} of the {len(found)} images with detections, "
+            f"{' or '.join(map(str, counts))} per detection; all detections need the same number"
+        )
     return Detections(
         np.concatenate(images or [np.zeros(0, np.int64)]),
         np.concatenate(labels or [np.zeros(0, np.int64)]),
         np.concatenate(boxes or [np.zeros((0, 4))]),
         np.concatenate(scores or [np.zeros(0)]),
+        np.concatenate(keypoints) if keypoints else None,
     )
