@@ -39,6 +39,8 @@ def to_xywh_abs(boxes: Array, scores: Array, sizes_wh: Array, bbox_format: str, 
     """
     _refuse_values(boxes, scores, bbox_format, place)
     _refuse_unit(boxes, sizes_wh, bbox_format, place)
+    if bbox_format == "xywh_abs":
+        return boxes
     with np.errstate(over="ignore", invalid="ignore"):
         boxes_xywh = _convert(boxes, sizes_wh, bbox_format)
     fault = find_fault(boxes_xywh, scores)
@@ -55,9 +57,9 @@ def count_outside(boxes_xywh: Array, sizes_wh: Array) -> int:
 
 def _refuse_values(boxes: Array, scores: Array, bbox_format: str, place: Callable[[int], str]) -> None:
     keys = BOX_KEYS[bbox_format]
-    values = np.concatenate((scores[:, None], boxes), axis=1)
-    finite = np.isfinite(values)
-    if not finite.all():
+    if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
+        values = np.concatenate((scores[:, None], boxes), axis=1)
+        finite = np.isfinite(values)
         row, column = (int(i) for i in np.argwhere(~finite)[0])
         name = ("score", *(f"bbox {key}" for key in keys))[column]
         raise InputError(
@@ -100,8 +102,6 @@ def _refuse_unit(boxes: Array, sizes_wh: Array, bbox_format: str, place: Callabl
 
 
 def _convert(boxes: Array, sizes_wh: Array, bbox_format: str) -> Array:
-    if bbox_format == "xywh_abs":
-        return boxes
     if bbox_format == "xyxy_abs":
         return xywh_from_xyxy(boxes)
     if bbox_format == "cxcywh_norm":

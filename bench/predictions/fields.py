@@ -8,10 +8,12 @@ from __future__ import annotations
 import reprlib
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bench.errors import InputError
 
 if TYPE_CHECKING:
-    from bench.types import FixtureSet
+    from bench.types import Array, FixtureSet
 
 BOX_KEYS = {
     "cxcywh_norm": ("cx", "cy", "w", "h"),
@@ -20,6 +22,7 @@ BOX_KEYS = {
     "xyxy_abs": ("x1", "y1", "x2", "y2"),
 }
 """Box format -> the keys of a box given as an object, in the order of a box given as a list."""
+_LARGEST_ID = 2**62
 _NOUNS = {dict: "an object", list: "a list", str: "text", bool: "a truth value", int: "a number", float: "a number"}
 _NOT_FINITE = {"nan", "inf", "infinity"}
 
@@ -68,6 +71,14 @@ def read_box(value: Any, bbox_format: str) -> list[float]:
     raise InputError(f"bbox as {bbox_format} needs {', '.join(keys)}, got {names(value)}{remedy}")
 
 
+def read_keypoints(value: Any) -> list[float]:
+    """Return a flat list of x, y and a third number per keypoint."""
+    if not isinstance(value, list) or not value or len(value) % 3:
+        got = f"{len(value)} numbers" if isinstance(value, list) else describe(value)
+        raise InputError(f"field 'keypoints' must be a list of x, y, score per keypoint, got {got}")
+    return [read_number(number, f"keypoint {at // 3} {('x', 'y', 'score')[at % 3]}") for at, number in enumerate(value)]
+
+
 class Categories:
     """The categories of a fixture set, by COCO id and by label.
 
@@ -83,7 +94,7 @@ class Categories:
     def by_id(self, value: Any) -> int:
         """Return a COCO category id that the set has."""
         category = read_integer(value, "category_id")
-        if category in self._known or (category > 0 and not self._named):
+        if category in self._known or (not self._named and 0 < category <= _LARGEST_ID):
             return category
         between = f" ({self._ids[0]} to {self._ids[-1]})" if self._ids else ""
         raise InputError(
@@ -97,12 +108,29 @@ class Categories:
         beyond = label - len(self._ids)
         if label >= 0 and beyond < 0:
             return self._ids[label]
-        if beyond >= 0 and not self._named:
+        if not self._named and 0 <= beyond <= _LARGEST_ID:
             return max(self._ids, default=0) + 1 + beyond
         raise InputError(
             f"class_id {label} is outside 0 to {len(self._ids) - 1}: it is a label in the order of the category ids; "
             "sparse COCO ids go in category_id"
         )
+
+    def of_ids(self, ids: Array) -> Array | None:
+        """``by_id`` of (N,) int64 at once; None when it would refuse one of them."""
+        fine = np.isin(ids, np.array(self._ids, np.int64))
+        if not self._named:
+            fine |= (ids > 0) & (ids <= _LARGEST_ID)
+        return ids if bool(fine.all()) else None
+
+    def of_labels(self, labels: Array) -> Array | None:
+        """``by_label`` of (N,) int64 at once; None when it would refuse one of them."""
+        table, count = np.array(self._ids, np.int64), len(self._ids)
+        if bool(((labels < 0) | (labels >= (count if self._named else _LARGEST_ID))).any()):
+            return None
+        ids = labels - count + 1 + max(self._ids, default=0)
+        within = labels < count
+        ids[within] = table[labels[within]]
+        return ids
 
 
 def describe(value: Any) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import cached_property
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from bench.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from bench.types import FixtureSet, Sample
+    from bench.types import Array, FixtureSet, Sample
 
 _MAX_ID_DIGITS = 18
 
@@ -21,13 +24,31 @@ class ImageIndex:
 
     def __init__(self, fixtures: FixtureSet) -> None:
         self._set = fixtures.name
+        self._samples = fixtures.samples
         self._by_id = {sample.image_id: sample for sample in fixtures.samples}
-        self._by_path = {_unix(str(sample.path)): sample for sample in fixtures.samples}
-        self._by_name: dict[str, list[Sample]] = defaultdict(list)
-        for sample in fixtures.samples:
-            self._by_name[sample.path.name].append(sample)
         self.collisions: list[str] = []
         """Entries that were told apart by their folder because several images share the file name."""
+
+    @cached_property
+    def _by_path(self) -> dict[str, Sample]:
+        return {_unix(str(sample.path)): sample for sample in self._samples}
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Sample]]:
+        named: dict[str, list[Sample]] = defaultdict(list)
+        for sample in self._samples:
+            named[sample.path.name].append(sample)
+        return named
+
+    def rows(self, image_ids: Array) -> Array | None:
+        """Index into the set's samples of (N,) int64 image ids; None when one of them is not in the set."""
+        if not self._samples:
+            return None if len(image_ids) else np.zeros(0, np.int64)
+        known = np.array([sample.image_id for sample in self._samples], np.int64)
+        order = np.argsort(known, kind="stable")
+        at = np.minimum(np.searchsorted(known, image_ids, sorter=order), len(known) - 1)
+        found = order[at]
+        return found if bool((known[found] == image_ids).all()) else None
 
     def find(self, image: str | int) -> Sample:
         """Return the sample that ``image`` names; InputError without a place when there is none or more than one."""
