@@ -31,6 +31,16 @@ Adapter = Annotated[list[str] | None, typer.Option("--adapter", help=HELP["adapt
 MaxImages = Annotated[Text, typer.Option("--max-images", metavar="N", help=HELP["max_images"])]
 Threads = Annotated[Text, typer.Option("--threads", metavar="N", help=HELP["threads"])]
 Calibration = Annotated[Text, typer.Option("--calibration", help=HELP["calibration"])]
+Markdown = Annotated[
+    Path | None, typer.Option("--markdown", metavar="FILE", help="Also write the summary of a pull request.")
+]
+Junit = Annotated[
+    Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML: a test case per cell and check.")
+]
+Strict = Annotated[bool, typer.Option("--strict-undecided", help="Undecided is a failure in the JUnit file.")]
+Margin = Annotated[list[str] | None, typer.Option("--margin", metavar="P=X", help=HELP["margin"])]
+Bootstrap = Annotated[Text, typer.Option("--bootstrap", metavar="N", help=HELP["bootstrap"])]
+Seed = Annotated[Text, typer.Option("--seed", metavar="N", help=HELP["seed"])]
 
 
 def _version(value: bool) -> None:
@@ -160,6 +170,38 @@ def report(
     from bench.commands.documents import report_command
 
     raise typer.Exit(report_command(suite, out=out, quiet=quiet))
+
+
+@app.command()
+def compare(
+    base: Annotated[Path, typer.Argument(help="suite.json, baseline.json or the folder that holds it.")],
+    cand: Annotated[Path, typer.Argument(help="suite.json of the run under test, or its folder.")],
+    fixtures: Fixtures = None,
+    margin: Margin = None,
+    bootstrap: Bootstrap = None,
+    seed: Seed = None,
+    json: Annotated[Text, typer.Option("--json", metavar="OUT|-", help="Write compare_result JSON.")] = None,
+    markdown: Markdown = None,
+    junit: Junit = None,
+    strict_undecided: Strict = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether a run is worse than a base: accuracy from the stored detections, speed from the in-run ratios."""
+    from bench.commands.compare import compare_command
+
+    raise typer.Exit(
+        compare_command(
+            base,
+            cand,
+            fixtures=fixtures,
+            options={"margin": margin or None, "bootstrap": bootstrap, "seed": seed},
+            json_out=json,
+            markdown=markdown,
+            junit=junit,
+            strict_undecided=strict_undecided,
+            quiet=quiet,
+        )
+    )
 
 
 @app.command()

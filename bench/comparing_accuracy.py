@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.accuracy import judge_delta
 from bench.comparing_notes import fixtures_of
@@ -11,7 +11,7 @@ from bench.errors import BenchError, UsageError
 from bench.files import sha256_file
 from bench.fixtures import resolve
 from bench.predictions import read_predictions
-from bench.scoring import match, paired_bootstrap
+from bench.scoring import KEYPOINT_STAT_NAMES, match, paired_bootstrap
 from bench.verdicts import margin_of
 
 if TYPE_CHECKING:
@@ -87,15 +87,15 @@ class PairedAccuracy:
             )
         if margin is None or aps[1] is None:
             return _open(aps, "AP is undefined: these images hold no ground truth.")
-        return self._score(files, aps, margin, where["fixtures"], old["images"])
+        return self._score(files, aps, margin, where["fixtures"], new)
 
     def _score(
-        self, files: Sequence[Any], aps: tuple[Any, Any], margin: float, fixtures: str, images: int
+        self, files: Sequence[Any], aps: tuple[Any, Any], margin: float, fixtures: str, new: Mapping[str, Any]
     ) -> AccuracyChange:
         found = self._truth.find(fixtures)
         if isinstance(found, str):
             return _open(aps, found)
-        truth = found.take(images)
+        truth, task = found.take(new["images"]), _task_of(new["stats"])
         matched: list[Matched] = []
         metas: list[Mapping[str, Any]] = []
         for word, path, ap in zip(("base", "candidate"), files, aps, strict=True):
@@ -105,7 +105,7 @@ class PairedAccuracy:
                 text = f"not comparable: other images: the {word}'s have hash {given[:12]}, '{fixtures}' here"
                 return _open(aps, f"{text} has {truth.sha256[:12]}.")
             metas.append(read.meta)
-            matched.append(match(truth, read.detections, task=_task_of(read.meta)))
+            matched.append(match(truth, read.detections, task=task))
             scored = matched[-1].stats["AP"]
             if scored is None or not abs(scored - ap) <= _SAME_AP:
                 return _open(
@@ -151,8 +151,9 @@ def _other_images(base: Side, cand: Side, name: str, old: Mapping[str, Any], new
     return None
 
 
-def _task_of(meta: Mapping[str, Any]) -> Any:
-    return "pose" if meta.get("task") == "pose" else "detect"
+def _task_of(stats: Mapping[str, Any]) -> Literal["detect", "pose"]:
+    """Which of COCO's two sets of numbers a run states."""
+    return "pose" if set(stats) == set(KEYPOINT_STAT_NAMES) else "detect"
 
 
 def _open(aps: tuple[Any, Any], reason: str) -> AccuracyChange:

@@ -15,6 +15,7 @@ from bench.errors import BenchError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bench.baselines import Side
     from bench.matrix import ModelPlan, Request
     from bench.running import Outcome
     from bench.types import Cell
@@ -39,6 +40,7 @@ class ParitySession:
         self._selected: set[str] | None = None
         self._outcome: Outcome | None = None
         self._failure: BenchError | None = None
+        self._base: Side | None = None
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> ParitySession:
@@ -58,6 +60,7 @@ class ParitySession:
             )
             if values:
                 session.request()  # unknown names are said before collection
+                session.baseline()
         except BenchError as error:
             raise pytest.UsageError(str(error)) from error
         return session
@@ -70,6 +73,15 @@ class ParitySession:
             words = os.environ.get("PYTEST_ADDOPTS", "")
             self._request = make_request(self._values, command=f"pytest {' '.join(_argv())} {words}".strip())
         return self._request
+
+    def baseline(self) -> Side | None:
+        """The stored baseline, opened once; one that cannot be used is said before anything is measured."""
+        from bench.gating import load_baseline
+
+        path = self.request().baseline
+        if path is not None and self._base is None:
+            self._base = load_baseline(path)
+        return self._base
 
     def plans(self) -> list[ModelPlan]:
         """Plans of all models; made once."""
@@ -117,7 +129,8 @@ class ParitySession:
         from bench.running import conclude
 
         plans = [self._narrow(p) for p in self.plans()]
-        outcome = conclude([p for p in plans if p is not None], request, open_folder(request.out))
+        chosen = [p for p in plans if p is not None]
+        outcome = conclude(chosen, request, open_folder(request.out), base=self.baseline())
         if outcome.suite["interrupted"]:  # the run saved what was finished; pytest must stop as well, and not be green
             raise KeyboardInterrupt
         return outcome
@@ -170,7 +183,11 @@ class ParitySession:
         reporter.write(text.getvalue())
 
 
-_GUARDS = {"parity": ("attestation", "parity"), "accuracy": ("accuracy", "min-ap"), "speed": ("max-latency",)}
+_GUARDS = {
+    "parity": ("attestation", "parity"),
+    "accuracy": ("accuracy", "min-ap", "baseline-accuracy"),
+    "speed": ("max-latency", "baseline-speed"),
+}
 
 
 def judge(request: pytest.FixtureRequest, result: dict[str, Any], check: str) -> None:

@@ -1,11 +1,14 @@
-"""A run with its files: plan, measure, write ``suite.json``, draw the page. Shared by the command line and pytest."""
+"""A run with its files: plan, measure, write ``suite.json``, compare, draw. Shared by the command line and pytest."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import datetime
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.engine import open_folder, reopen_folder, run
+from bench.events import Silent
+from bench.gating import gate, load_baseline
 from bench.planning import make_plans
 from bench.report.write import write_report
 from bench.schema import write_suite
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from bench.baselines import Side
     from bench.engine import RunFolder
     from bench.events import Events
     from bench.matrix import ModelPlan, Request
@@ -26,6 +30,8 @@ class Outcome:
     suite: dict[str, Any]
     folder: Path
     page: Path
+    comparison: dict[str, Any] | None = None
+    """With the baseline, where one was given and the run was finished."""
 
     @property
     def exit_code(self) -> int:
@@ -41,16 +47,32 @@ def run_and_report(
     Raises:
         UsageError, InputError, ContractError: before anything is measured, or when files cannot be written.
     """
+    base = None if request.baseline is None else load_baseline(request.baseline)
     folder = open_folder(request.out) if request.resume is None else reopen_folder(request.out, request.resume)
     plans = make_plans(request, logs=folder.path / "logs", events=events)
     if keep is not None:
         plans = [kept for p in plans if (kept := keep(p)) is not None]
-    return conclude(plans, request, folder, events=events)
+    return conclude(plans, request, folder, events=events, base=base)
 
 
 def conclude(
-    plans: Sequence[ModelPlan], request: Request, folder: RunFolder, *, events: Events | None = None
+    plans: Sequence[ModelPlan],
+    request: Request,
+    folder: RunFolder,
+    *,
+    events: Events | None = None,
+    base: Side | None = None,
 ) -> Outcome:
-    """Measure existing plans, validate and write the result, draw the page."""
-    suite = write_suite(run(plans, request, folder, events=events), folder.path / "suite.json")
-    return Outcome(suite=suite, folder=folder.path, page=write_report(suite, folder.path))
+    """Measure existing plans, validate and write the result, compare it with ``base``, draw the page."""
+    path = folder.path / "suite.json"
+    result = run(plans, request, folder, events=events)
+    suite = write_suite(result, path)  # before the comparison: what was measured survives whatever happens next
+    comparison = None
+    if base is not None and not result.interrupted and result.aborted is None:
+        today = datetime.datetime.now(datetime.UTC).date()
+        try:
+            result, comparison = gate(result, folder.path, base, plans, request, today=today, events=events or Silent())
+        except KeyboardInterrupt:
+            result = replace(result, interrupted=True, exit_code=130)
+        suite = write_suite(result, path)
+    return Outcome(suite=suite, folder=folder.path, page=write_report(suite, folder.path), comparison=comparison)

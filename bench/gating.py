@@ -1,0 +1,145 @@
+"""A run against a stored baseline: every cell gets a finding when it fell behind, or when that cannot be decided."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from bench.baselines import SUITE_NAME, Side, load_side, run_record
+from bench.comparing import Scope, compare_runs, to_document
+from bench.comparing_accuracy import GroundTruth, PairedAccuracy
+from bench.files import write_atomic
+from bench.results import Finding
+from bench.schema import dumps, read_json, to_json
+from bench.verdicts import exit_code
+from bench.waivers import find_waiver
+
+if TYPE_CHECKING:
+    import datetime
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from bench.comparison import CellComparison, CompareResult
+    from bench.events import Events
+    from bench.matrix import ModelPlan, Request
+    from bench.results import CellResult, SuiteResult
+
+COMPARISON_NAME = "comparison.json"
+_JUDGED = ("passed", "failed", "undecided")
+
+
+def load_baseline(path: Path) -> Side:
+    """Open a baseline and look into its detections, so that nothing is measured against a file that cannot be read.
+
+    Raises:
+        InputError: the baseline or one of its predictions files cannot be used.
+    """
+    side = load_side(path)
+    for name in side.cells():
+        stored = side.predictions_of(name)
+        if stored.is_file():
+            read_json(stored)
+    return side
+
+
+def gate(
+    suite: SuiteResult,
+    folder: Path,
+    base: Side,
+    plans: Sequence[ModelPlan],
+    request: Request,
+    *,
+    today: datetime.date,
+    events: Events,
+) -> tuple[SuiteResult, dict[str, Any]]:
+    """Compare a finished run with the baseline; ``comparison.json`` is written beside its suite.
+
+    Cells of the baseline that this run was not asked for are listed and not judged: the options chose the cells.
+
+    Returns:
+        The suite with findings ``baseline-accuracy`` and ``baseline-speed``, and the comparison as JSON values.
+
+    Raises:
+        InputError: a stored file cannot be read, or the comparison cannot be written.
+    """
+    document = to_json(suite)
+    cand = Side(path=folder / SUITE_NAME, suite=document, folder=folder, runs=(run_record(document),))
+    accuracy = PairedAccuracy(
+        GroundTruth([p.fixtures for p in plans]),
+        margins=request.margins,
+        resamples=request.resamples,
+        seed=request.seed,
+    )
+    events.stage("Comparing with the baseline")
+    result = compare_runs(base, cand, accuracy, scope=Scope(lost=False, speed=request.rounds > 0), events=events)
+    compared = {c.id: c for c in result.cells}
+    cells = tuple(_gated(c, compared[c.cell.id], request, today) for c in suite.cells)
+    for before, after in zip(suite.cells, cells, strict=True):
+        if before.status != after.status:
+            events.note(f"{after.cell} {before.status} → {after.status}: {after.reason}")
+    comparison = to_document(result)
+    write_atomic(folder / COMPARISON_NAME, dumps(comparison))
+    return replace(suite, cells=cells, exit_code=_worst(exit_code(cells), result)), comparison
+
+
+def findings_of(compared: CellComparison) -> list[Finding]:
+    """What the comparison found wrong or open in one cell."""
+    found = []
+    accuracy, speed = compared.accuracy, compared.speed
+    if accuracy is not None and accuracy.verdict != "passed":
+        failed = accuracy.verdict == "failed"
+        found.append(
+            Finding(
+                check="baseline-accuracy",
+                status="failed" if failed else "undecided",
+                reason=f"AP to the baseline: {accuracy.reason}",
+                short="AP below baseline" if failed else "baseline AP undecided",
+            )
+        )
+    if speed is not None and speed.verdict in ("slower", "undecided"):
+        failed = speed.verdict == "slower"
+        found.append(
+            Finding(
+                check="baseline-speed",
+                status="failed" if failed else "undecided",
+                reason=f"{'Slower than' if failed else 'Speed to'} the baseline: {speed.reason}",
+                short="slower than baseline" if failed else "speed undecided",
+            )
+        )
+    return found
+
+
+def _gated(cell: CellResult, compared: CellComparison, request: Request, today: datetime.date) -> CellResult:
+    """Append the findings; the status can only become worse, and a waiver in force holds it."""
+    found = findings_of(compared)
+    if not found or (cell.status not in _JUDGED and cell.status != "waived"):
+        return cell
+    known = [f for f in found if find_waiver(request.waivers, cell.cell.id, f.check, today)]
+    cell = replace(cell, findings=(*cell.findings, *found))
+    new = [f for f in found if f not in known]
+    if not new:
+        return _waived(cell, known[0], request, today) if cell.status == "passed" else cell
+    worst = min(new, key=lambda f: f.status != "failed")
+    if cell.status == "failed" or (cell.status == "undecided" and worst.status == "undecided"):
+        return cell
+    reason = " ".join(f.reason for f in new if f.status == worst.status)
+    return replace(cell, status=worst.status, reason=reason, reason_short=worst.short, waiver=None)
+
+
+def _waived(cell: CellResult, finding: Finding, request: Request, today: datetime.date) -> CellResult:
+    waiver = find_waiver(request.waivers, cell.cell.id, finding.check, today)
+    if waiver is None:
+        return cell
+    return replace(
+        cell,
+        status="waived",
+        reason=f"Waived until {waiver.expires}: {waiver.reason} ({finding.reason})",
+        waiver={"check": finding.check, "reason": waiver.reason, "expires": waiver.expires.isoformat()},
+    )
+
+
+def _worst(own: int, compared: CompareResult) -> int:
+    """The run's exit code, and 3 where a cell of the baseline did not run now, or nothing could be compared."""
+    idle = any(c.status == "undecided" and c.cand_status in ("skipped", "unsupported") for c in compared.cells)
+    nothing = not any(c.accuracy or c.speed for c in compared.cells)
+    return 3 if own == 0 and (idle or nothing) else own
