@@ -175,12 +175,31 @@ def refuse_other(out: Path, runs: list[Mapping[str, Any]], record: Mapping[str, 
         )
 
 
-def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
+def refuse_host(out: Path, host: Mapping[str, Any]) -> None:
+    """Refuse, before anything is measured, to add to a baseline of another host or other versions."""
+    if not (out / BASELINE_NAME).is_file():
+        return
+    differences = list(_host_differences(_read_baseline(out / BASELINE_NAME)["runs"][0]["host"], host))
+    if differences:
+        raise InputError(
+            f"{out}: holds a baseline of another host: {'; '.join(differences[:3])}. "
+            "Start a new one with another --out DIR."
+        )
+
+
+def _host_differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
     for name in ("cpu", "cores", "gpu", "os", "python"):
-        if first["host"][name] != other["host"][name]:
-            yield f"{name} {first['host'][name]}, now {other['host'][name]}"
+        if first[name] != other[name]:
+            yield f"{name} {first[name]}, now {other[name]}"
+    here, there = first["versions"], other["versions"]
+    for name in sorted(here.keys() | there.keys()):
+        if here.get(name) != there.get(name):
+            yield f"version of {name} {here.get(name, 'absent')}, now {there.get(name, 'absent')}"
+
+
+def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
+    yield from _host_differences(first["host"], other["host"])
     for part, here, there in (
-        ("version of ", first["host"]["versions"], other["host"]["versions"]),
         ("", first["protocol"], other["protocol"]),
         ("reference of ", first["reference"]["cells"], other["reference"]["cells"]),
     ):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -41,6 +44,29 @@ Strict = Annotated[bool, typer.Option("--strict-undecided", help="Undecided is a
 Margin = Annotated[list[str] | None, typer.Option("--margin", metavar="P=X", help=HELP["margin"])]
 Bootstrap = Annotated[Text, typer.Option("--bootstrap", metavar="N", help=HELP["bootstrap"])]
 Seed = Annotated[Text, typer.Option("--seed", metavar="N", help=HELP["seed"])]
+
+
+def _with_options_of(
+    verb: Callable[..., None], *, leave_out: Sequence[str]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb all options of another, but for some; it receives them as the mapping ``values``."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        hints = {**get_type_hints(verb, include_extras=True), **get_type_hints(function, include_extras=True)}
+        taken = [p for n, p in inspect.signature(verb).parameters.items() if n not in leave_out]
+        own = [p for n, p in inspect.signature(function).parameters.items() if n != "values"]
+        names = [p.name for p in taken]
+
+        @functools.wraps(function)
+        def called(**given: Any) -> None:
+            function({n: given.pop(n) for n in names}, **given)
+
+        parameters = [p.replace(annotation=hints[p.name]) for p in (*taken, *own)]
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {p.name: p.annotation for p in parameters}
+        return called
+
+    return decorate
 
 
 def _version(value: bool) -> None:
@@ -202,6 +228,28 @@ def compare(
             quiet=quiet,
         )
     )
+
+
+@app.command()
+@_with_options_of(run, leave_out=("out", "resume", "baseline", "dry_run", "json", "junit", "markdown"))
+def baseline(
+    values: dict[str, Any],
+    runs: Annotated[int, typer.Option("--runs", metavar="N", help="Runs to measure (3 or more judge speed).")] = 3,
+    out: Annotated[Path, typer.Option("--out", "--output", metavar="DIR", help="Folder of the baseline.")] = Path(
+        "baseline"
+    ),
+    add: Annotated[
+        list[Path] | None, typer.Option("--add", metavar="RUN", help="Add a finished run's folder; measure nothing.")
+    ] = None,
+) -> None:
+    """Measure the same plan several times and store it: what `parity compare` and `--baseline` compare with."""
+    from bench.commands.baseline import baseline_command
+
+    config, quiet = values.pop("config"), values.pop("quiet")
+    if values.pop("half"):
+        values["precisions"] = "fp16"
+    options = {name: value or None for name, value in values.items()}
+    raise typer.Exit(baseline_command(options, config=config, runs=runs, out=out, add=add or [], quiet=quiet))
 
 
 @app.command()
