@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bench.results import AccuracyResult
+from bench.scoring import MIN_IMAGES, paired_bootstrap, scorer_name
 from bench.verdicts import margin_of, signed
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from bench.results import CrossCheck
     from bench.scoring import Matched
 
-MIN_IMAGES = 30
-"""Fewer images give no interval."""
 RESOLVED_ERRORS = 2.8
 """z(.975) + z(.80): standard errors that a true difference must measure to be told from none in 80 % of sets."""
 HOPELESS_IMAGES = 20_000
@@ -108,7 +107,7 @@ def _images_to_decide(delta: float, ci95: tuple[float, float], margin: float, im
     exact = images * (half_width / abs(room)) ** 2
     if not exact <= HOPELESS_IMAGES:
         return None
-    step = 10 ** max(math.floor(math.log10(exact)) - 1, 0)
+    step: int = 10 ** max(math.floor(math.log10(exact)) - 1, 0)
     return max(math.ceil(exact / step) * step, images + 1)
 
 
@@ -133,8 +132,6 @@ def judge_accuracy(
         seed: of the bootstrap.
         cross_check: what an independent scorer found for this cell.
     """
-    from bench.scoring import paired_bootstrap, scorer_name
-
     plain = AccuracyResult(
         metric="AP",
         images=len(matched.images),

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from bench.accuracy import judge_accuracy
 from bench.compare import compare_preprocess, compare_tensors, tensor_budget, tensor_rms
-from bench.errors import InputError
 from bench.matching import ImageDifference, compare_predictions
-from bench.results import AccuracyResult, ArtifactRecord, CellResult, Observed, ParityResult, SpeedResult
-from bench.scoring import score, scorer_name
-from bench.scoring.table import from_predictions
+from bench.results import AccuracyResult, ArtifactRecord, CellResult, Observed, ParityResult, SpeedResult, TimingCheck
+from bench.scored import Scored, score_cells
+from bench.scoring import scorer_name
+from bench.speed import check_repeated_input, check_timed_outputs, judge_speed, output_limits
 from bench.thumbs import worst_flips
-from bench.timing import MAX_SAMPLES_KEPT, latency_stats, speed_ratio
-from bench.verdicts import GATED_PREDICTIONS, GATED_TENSORS, findings, judge_accuracy
+from bench.timing import MAX_SAMPLES_KEPT, latency_stats
+from bench.verdicts import GATED_PREDICTIONS, GATED_TENSORS, findings
 from bench.waivers import find_waiver
 
 if TYPE_CHECKING:
     import datetime
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from bench.matrix import Request
     from bench.modelrun import ModelRun, Record
@@ -32,30 +33,15 @@ _FLIPS_FOR = ("accuracy", "parity", "min-ap")
 @dataclass(frozen=True, slots=True)
 class _Reference:
     record: Record | None
-    stats: Mapping[str, float | None] | None
+    scored: Scored | None
 
 
 def judge_model(run: ModelRun, request: Request, *, today: datetime.date) -> list[CellResult]:
     """Judge every cell; works on unfinished runs too, whose missing cells say so."""
     reference = next(r for r in run.records if r.planned.role == "reference")
-    failed_scores: dict[str, str] = {}
-    stats = {str(r.cell): _stats(run, r, failed_scores) for r in run.records if r.accuracy is not None}
-    base = _Reference(reference if reference.accuracy is not None else None, stats.get(str(reference.cell)))
-    return [
-        _judge(run, request, r, base, stats.get(str(r.cell)), failed_scores.get(str(r.cell)), today)
-        for r in run.records
-    ]
-
-
-def _stats(run: ModelRun, record: Record, failed: dict[str, str]) -> dict[str, float | None] | None:
-    if record.accuracy is None:
-        return None
-    try:
-        detections = from_predictions(record.accuracy.predictions, run.plan.labels_to_categories)
-    except InputError as error:
-        failed[str(record.cell)] = f"Its detections cannot be scored: {error}"
-        return None
-    return score(run.plan.fixtures, detections)
+    scored = score_cells(run, request.cross_check)
+    base = _Reference(reference if reference.accuracy is not None else None, scored.get(str(reference.cell)))
+    return [_judge(run, request, r, base, scored.get(str(r.cell)), today) for r in run.records]
 
 
 def _judge(
@@ -63,8 +49,7 @@ def _judge(
     request: Request,
     record: Record,
     base: _Reference,
-    stats: Mapping[str, float | None] | None,
-    unscored: str | None,
+    scored: Scored | None,
     today: datetime.date,
 ) -> CellResult:
     planned = record.planned
@@ -82,11 +67,11 @@ def _judge(
     if record.blocked is not None:
         status, reason, short = record.blocked
         done = replace(result, status=status, reason=reason, reason_short=short[:22])  # type: ignore[arg-type]
-        return _waive(done, "error", request, today) if status in ("error", "failed") else done
+        return _waive(done, ["error"], request, today) if status in ("error", "failed") else done
     if record.accuracy is None:
         return replace(result, reason="The run ended before this cell finished.", reason_short="run ended early")
     parity, differences = _parity(run, record, base)
-    if unscored is not None:
+    if scored is not None and scored.fault is not None:
         parity = (
             *parity,
             ParityResult(
@@ -95,37 +80,17 @@ def _judge(
                 total=len(record.accuracy.predictions),
                 mismatched=1,
                 passed=False,
-                explain=unscored,
+                explain=scored.fault,
             ),
         )
-    accuracy = None
-    if stats is not None:
-        is_reference = planned.role == "reference"
-        if not is_reference and base.stats is None:
-            accuracy = AccuracyResult(
-                metric="AP",
-                images=len(run.plan.fixtures.samples),
-                stats=stats,
-                scorer=scorer_name(),
-                verdict="undecided",
-                reason="The reference cell has no result to compare with.",
-            )
-        else:
-            accuracy = judge_accuracy(
-                planned.cell.precision,
-                stats,
-                None if is_reference else base.stats,
-                images=len(run.plan.fixtures.samples),
-                scorer=scorer_name(),
-                margins=request.margins,
-            )
+    accuracy = _accuracy(request, record, base, scored)
     emulated = planned.mode == "emulated"
     speed = _speed(
         record,
         base,
         emulated=emulated,
         wrong=any(p.passed is False for p in parity) or (accuracy is not None and accuracy.verdict == "failed"),
-        load_average=run.load_average,
+        noise=run.noise,
     )
     found = findings(
         attestation=record.attestation,
@@ -153,18 +118,45 @@ def _judge(
         )
     reason = " ".join(f.reason for f in found if f.status == first.status)
     done = replace(result, status=first.status, reason=reason, reason_short=first.short)
-    return _waive(done, first.check, request, today)
+    return _waive(done, [f.check for f in found if f.status == first.status], request, today)
 
 
-def _waive(result: CellResult, check: str, request: Request, today: datetime.date) -> CellResult:
-    waiver = find_waiver(request.waivers, result.cell.id, check, today)
-    if waiver is None:
+def _accuracy(request: Request, record: Record, base: _Reference, scored: Scored | None) -> AccuracyResult | None:
+    if scored is None or scored.matched is None:
+        return None
+    is_reference = record.planned.role == "reference"
+    if not is_reference and (base.scored is None or base.scored.matched is None):
+        return AccuracyResult(
+            metric="AP",
+            images=len(scored.matched.images),
+            stats=scored.matched.stats,
+            scorer=scorer_name(),
+            cross_check=scored.cross_check,
+            verdict="undecided",
+            reason="The reference cell has no result to compare with.",
+        )
+    return judge_accuracy(
+        record.cell.precision,
+        scored.matched,
+        None if is_reference or base.scored is None else base.scored.matched,
+        margins=request.margins,
+        resamples=request.resamples,
+        seed=request.seed,
+        cross_check=scored.cross_check,
+    )
+
+
+def _waive(result: CellResult, checks: Sequence[str], request: Request, today: datetime.date) -> CellResult:
+    """Waived only when every check that set the status is: a known failure must not hide a new one beside it."""
+    waivers = [find_waiver(request.waivers, result.cell.id, check, today) for check in checks]
+    if not all(waivers) or waivers[0] is None:
         return result
+    expires = min(w.expires for w in waivers if w is not None)
     return replace(
         result,
         status="waived",
-        reason=f"Waived until {waiver.expires}: {waiver.reason} ({result.reason})",
-        waiver={"check": check, "reason": waiver.reason, "expires": waiver.expires.isoformat()},
+        reason=f"Waived until {expires}: {waivers[0].reason} ({result.reason})",
+        waiver={"check": ", ".join(checks), "reason": waivers[0].reason, "expires": expires.isoformat()},
     )
 
 
@@ -219,14 +211,15 @@ def _tensors(run: ModelRun, record: Record, base: _Reference) -> list[ParityResu
 
 
 def _speed(
-    record: Record, base: _Reference, *, emulated: bool, wrong: bool, load_average: tuple[float, float] | None
+    record: Record, base: _Reference, *, emulated: bool, wrong: bool, noise: Mapping[str, Any]
 ) -> SpeedResult | None:
-    if not record.rounds or record.accuracy is None:
+    """Latency, checks and verdict of one cell; no ratio where the outputs or the timing are wrong, or emulated."""
+    passes = record.accuracy
+    if not record.rounds or passes is None:
         return None
     samples_ms = [v for r in record.rounds for v in r["samples_ms"]]
     latency = latency_stats(samples_ms)
     p50 = latency["p50"] or 0.0
-    passes = record.accuracy
     end_to_end = [a + b + c for a, b, c in zip(passes.pre_ms, passes.run_ms, passes.post_ms, strict=True)]
     speed = SpeedResult(
         latency_ms=latency,
@@ -235,22 +228,44 @@ def _speed(
         includes=INCLUDES,
         end_to_end_ms=latency_stats(end_to_end),
         verdict="not judged",
-        noise={}
-        if load_average is None
-        else {"load_average_before": round(load_average[0], 2), "load_average_after": round(load_average[1], 2)},
+        openings=len({r["opening"] for r in record.rounds}),
+        rounds_run=len(record.rounds),
+        stopped=record.stopped,
+        checks=_checks(record),
+        noise=noise,
         rounds=tuple(record.rounds[: MAX_SAMPLES_KEPT // max(len(record.rounds[0]["samples_ms"]), 1)]),
     )
+    reference = base.record
     if record.planned.role == "reference":
         return replace(speed, ratio=1.0, verdict="reference")
     if emulated:
-        return replace(speed, verdict="emulated")
-    reference = base.record
-    same_device = reference is not None and reference.cell.device == record.cell.device
-    if reference is None or not same_device or len(reference.rounds) != len(record.rounds) or wrong:
-        return speed
-    return replace(
-        speed, ratio=speed_ratio([r["samples_ms"] for r in reference.rounds], [r["samples_ms"] for r in record.rounds])
-    )
+        return replace(speed, verdict="emulated", reason="Emulated: its latency is not this precision's speed.")
+    if wrong:
+        return replace(speed, reason="Its outputs failed: the speed of wrong outputs is not compared.")
+    if reference is None or not reference.rounds:
+        return replace(speed, reason="The reference was not timed.")
+    if reference.cell.device != record.cell.device:
+        return replace(
+            speed, reason=f"The reference ran on {reference.cell.device}, this cell on {record.cell.device}."
+        )
+    if record.attestation:
+        return replace(speed, reason="Its label is not borne out: this is not that precision's speed.")
+    if (failed := next((c for c in speed.checks if c.passed is False), None)) is not None:
+        return replace(speed, reason=failed.explain)
+    if (failed := next((c for c in _checks(reference) if c.passed is False), None)) is not None:
+        return replace(speed, reason=f"The reference's timing is not to be trusted: {failed.explain}")
+    judged = judge_speed(reference.rounds, record.rounds)
+    speed = replace(speed, ratio=judged.ratio, ratio_ci95=judged.ci95, verdict=judged.verdict, reason=judged.reason)
+    if speed.checks[0].passed is None:
+        return replace(speed, verdict="undecided", reason=speed.checks[0].explain)
+    return speed
+
+
+def _checks(record: Record) -> tuple[TimingCheck, ...]:
+    """Whether what was timed is what was scored."""
+    passes = record.accuracy
+    limits = {} if passes is None else output_limits(passes.kept, passes.repeat_noise)
+    return check_timed_outputs(record.fetched, limits), check_repeated_input(record.rounds)
 
 
 def _artifact(record: Record) -> ArtifactRecord | None:

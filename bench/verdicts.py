@@ -1,21 +1,15 @@
-"""How a verdict is reached: pure functions from measurements to words (the rules are DESIGN 9).
-
-Intervals are not measured by this version. Until they are, an fp32 delta is judged against its margin as it stands,
-and a lower precision's delta is shown and not judged, with one exception: a cell that lost more than half of the
-reference AP is failed outright, because no interval over these images could reach the margin.
-"""
+"""From judged measurements to a cell's status and a run's exit code: pure functions (the rules are DESIGN 9)."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bench.results import AccuracyResult, Finding
+from bench.results import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.results import CellResult, ParityResult, SpeedResult
+    from bench.results import AccuracyResult, CellResult, ParityResult, SpeedResult
 
 DEFAULT_MARGINS = {
     "fp32": (0.001, 0.0002),
@@ -25,10 +19,6 @@ DEFAULT_MARGINS = {
     "int8": (0.01, 0.003),
 }
 """Precision -> (relative to the reference AP, floor in AP); the larger one is the allowed loss."""
-MIN_IMAGES = 30
-"""Fewer images give no accuracy verdict."""
-JUDGED_AS_IT_STANDS = ("fp64", "fp32", "tf32")
-COLLAPSE_SHARE = 0.5
 GATED_TENSORS = ("fp32", "tf32")
 GATED_PREDICTIONS = ("fp32", "tf32")
 
@@ -39,48 +29,6 @@ def margin_of(precision: str, reference_ap: float, override: Mapping[str, float]
         return override[precision]
     relative, floor = DEFAULT_MARGINS.get(precision, DEFAULT_MARGINS["fp32"])
     return max(relative * reference_ap, floor)
-
-
-def judge_accuracy(
-    precision: str,
-    stats: Mapping[str, float | None],
-    reference_stats: Mapping[str, float | None] | None,
-    *,
-    images: int,
-    scorer: str,
-    margins: Mapping[str, float],
-) -> AccuracyResult:
-    """Compare a cell's AP with its reference's; ``reference_stats`` None marks the reference itself."""
-    plain = AccuracyResult(metric="AP", images=images, stats=stats, scorer=scorer, verdict="reference")
-    if reference_stats is None:
-        return plain
-    ap, reference_ap = stats["AP"], reference_stats["AP"]
-    if ap is None or reference_ap is None:
-        return replace(plain, verdict="undecided", reason="AP is undefined: these images hold no ground truth.")
-    delta, margin = ap - reference_ap, margin_of(precision, reference_ap, margins)
-    judged = replace(plain, delta=delta, margin=margin)
-    if images < MIN_IMAGES:
-        reason = f"{images} images are too few for a verdict; at least {MIN_IMAGES} are needed."
-        return replace(judged, verdict="undecided", reason=reason)
-    if reference_ap > 0 and ap < COLLAPSE_SHARE * reference_ap:
-        reason = f"Collapsed: AP {ap:.4f} is less than half of the reference's {reference_ap:.4f}."
-        return replace(judged, verdict="failed", reason=reason)
-    if precision not in JUDGED_AS_IT_STANDS:
-        reason = (
-            f"ΔAP {signed(delta)} against a margin of {margin:.4f} is shown, not judged: a lower precision needs an "
-            "interval over images, which this version does not measure."
-        )
-        return replace(judged, verdict="not judged", reason=reason)
-    if not delta >= -margin:
-        reason = f"Loses {-delta:.4f} AP against a margin of {margin:.4f}."
-        return replace(judged, verdict="failed", reason=reason)
-    if delta > margin:
-        reason = (
-            f"Gains {delta:.4f} AP, more than the margin of {margin:.4f}: the same model does not gain. "
-            "Look for other images or ground truth."
-        )
-        return replace(judged, verdict="undecided", reason=reason)
-    return replace(judged, verdict="passed")
 
 
 def findings(
@@ -107,6 +55,16 @@ def findings(
                     short=f"{row.level} differs",
                 )
             )
+    for check in speed.checks if speed is not None else ():
+        if check.passed is False:
+            found.append(Finding(check="timing", status="failed", reason=check.explain, short=check.name))
+    if accuracy is not None and accuracy.cross_check is not None and not accuracy.cross_check.agrees:
+        other = accuracy.cross_check
+        reason = (
+            f"{other.scorer} scores the same detections differently, by up to {other.max_abs_difference:.2g}: no AP "
+            "of this run can be trusted. Please report it with the predictions file."
+        )
+        found.append(Finding(check="scorer", status="error", reason=reason, short="scorers disagree"))
     if accuracy is not None:
         ap = accuracy.stats["AP"]
         if min_ap is not None and (ap is None or not ap >= min_ap):
@@ -121,9 +79,11 @@ def findings(
         if accuracy.verdict == "failed":
             short = f"loses {-(accuracy.delta or 0):.3f} AP"
             found.append(Finding(check="accuracy", status="failed", reason=accuracy.reason or "", short=short))
+        elif accuracy.verdict == "suspicious":
+            short = f"gains {accuracy.delta or 0:.3f} AP"
+            found.append(Finding(check="accuracy", status="failed", reason=accuracy.reason or "", short=short))
         elif accuracy.verdict in ("undecided", "not judged"):
-            short = "ΔAP not judged" if accuracy.verdict == "not judged" else "undecided"
-            found.append(Finding(check="accuracy", status="undecided", reason=accuracy.reason or "", short=short))
+            found.append(Finding(check="accuracy", status="undecided", reason=accuracy.reason or "", short="undecided"))
     if max_latency_ms is not None and speed is not None:
         p50 = speed.latency_ms["p50"]
         if emulated:
@@ -144,8 +104,8 @@ def findings(
                     short="too slow",
                 )
             )
-    rank = {"failed": 0, "undecided": 1}
-    return sorted(found, key=lambda f: rank.get(f.status, 2))
+    rank = {"error": 0, "failed": 1, "undecided": 2}
+    return sorted(found, key=lambda f: rank.get(f.status, 3))
 
 
 def exit_code(cells: Sequence[CellResult]) -> int:

@@ -21,7 +21,7 @@ from bench.schema import write_suite
 from bench.waivers import Waiver
 
 IMAGES = 32
-BASE = Request(reference=("fake", "fp32", "cpu"), rounds=2, limits=Limits(silence_s=60))
+BASE = Request(reference=("fake", "fp32", "cpu"), rounds=2, max_rounds=2, max_rounds=2, openings=1, limits=Limits(silence_s=60))
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +82,13 @@ def test_an_honest_backend_passes_in_every_judged_precision(go):
     assert fp16.speed.verdict == "emulated"
     assert fp16.speed.ratio is None
     assert fp16.observed.emulated
-    assert fp16.status == "undecided"
-    assert cell(suite, "fake", "int8").accuracy.verdict == "not judged"
-    assert suite.exit_code == 3
+    assert fp16.status == "passed"
+    int8 = cell(suite, "fake", "int8").accuracy
+    assert int8.verdict == "passed"
+    assert int8.ci95[0] <= int8.delta <= int8.ci95[1]
+    checked = [c.cell.precision for c in suite.cells if c.accuracy.cross_check is not None]
+    assert checked == ["fp16"], "one candidate is scored again by a stranger"
+    assert suite.exit_code == 0
     assert len(list((folder / "predictions").glob("*.json"))) == 3
 
 

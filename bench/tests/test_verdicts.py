@@ -1,25 +1,15 @@
 import math
+from dataclasses import replace
 
 import pytest
 
-from bench.results import STAT_NAMES, AccuracyResult, CellResult, ParityResult, SpeedResult
+from bench.results import STAT_NAMES, AccuracyResult, CellResult, CrossCheck, ParityResult, SpeedResult, TimingCheck
 from bench.types import Cell
-from bench.verdicts import exit_code, findings, judge_accuracy, margin_of, signed
+from bench.verdicts import exit_code, findings, margin_of, signed
 
 
 def stats(ap):
     return dict.fromkeys(STAT_NAMES, ap)
-
-
-def judged(precision, ap, reference=0.5, images=600, margins=None):
-    return judge_accuracy(
-        precision,
-        stats(ap),
-        None if reference is None else stats(reference),
-        images=images,
-        scorer="test",
-        margins=margins or {},
-    )
 
 
 def test_margins_are_the_larger_of_relative_and_floor():
@@ -28,50 +18,6 @@ def test_margins_are_the_larger_of_relative_and_floor():
     assert margin_of("int8", 0.5, {}) == pytest.approx(0.005)
     assert margin_of("fp16", 0.1, {}) == 0.001
     assert margin_of("int8", 0.5, {"int8": 0.05}) == 0.05
-
-
-@pytest.mark.parametrize(
-    ("ap", "verdict"),
-    [
-        (0.5, "passed"),
-        (0.49951, "passed"),
-        (0.4994, "failed"),
-        (0.50049, "passed"),
-        (0.502, "undecided"),
-        (math.nan, "failed"),
-    ],
-)
-def test_an_fp32_delta_is_judged_against_its_margin_as_it_stands(ap, verdict):
-    assert judged("fp32", ap).verdict == verdict
-
-
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
-def test_a_lower_precision_is_shown_and_not_judged(precision):
-    result = judged(precision, 0.48)
-    assert result.verdict == "not judged"
-    assert result.delta == pytest.approx(-0.02)
-    assert "−0.0200" in result.reason
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_a_collapse_fails_at_any_precision(precision):
-    assert judged(precision, 0.002).verdict == "failed"
-    assert judged(precision, 0.249).verdict == "failed"
-
-
-def test_few_images_decide_nothing():
-    assert judged("fp32", 0.1, images=29).verdict == "undecided"
-    assert judged("fp32", 0.5, images=30).verdict == "passed"
-
-
-def test_an_undefined_ap_is_undecided():
-    assert judged("fp32", None).verdict == "undecided"
-
-
-def test_the_reference_is_not_judged_against_itself():
-    result = judged("fp32", 0.5, reference=None)
-    assert result.verdict == "reference"
-    assert result.delta is None
 
 
 def found(**changes):
@@ -102,12 +48,33 @@ def test_nothing_wrong_gives_no_finding():
 
 def test_a_failure_comes_before_an_undecided():
     row = ParityResult(level="tensor", name="x", total=1, mismatched=1, passed=False, explain="differs")
-    both = found(parity=[row], accuracy=accuracy(0.5, "not judged"))
+    both = found(parity=[row], accuracy=accuracy(0.5, "undecided"))
     assert [f.status for f in both] == ["failed", "undecided"]
 
 
 def test_a_reported_comparison_is_not_judged():
     assert found(parity=[ParityResult(level="tensor", name="x", total=1, mismatched=1, passed=None)]) == []
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status"), [("failed", "failed"), ("suspicious", "failed"), ("undecided", "undecided")]
+)
+def test_an_accuracy_verdict_becomes_a_finding(verdict, status):
+    assert [(f.check, f.status) for f in found(accuracy=accuracy(0.5, verdict))] == [("accuracy", status)]
+
+
+@pytest.mark.parametrize(("difference", "checks"), [(0.0, []), (1e-6, ["scorer"]), (math.inf, ["scorer"])])
+def test_two_scorers_that_disagree_are_an_error_before_anything_else(difference, checks):
+    check = CrossCheck(scorer="other 1", max_abs_difference=difference, agrees=difference == 0)
+    every = found(accuracy=replace(accuracy(0.3), cross_check=check), min_ap=0.4)
+    assert [f.check for f in every] == [*checks, "min-ap"]
+    assert [f.status for f in every] == ["error"] * len(checks) + ["failed"]
+
+
+@pytest.mark.parametrize(("passed", "checks"), [(True, []), (None, []), (False, ["timing"])])
+def test_a_timing_check_that_failed_is_a_finding(passed, checks):
+    check = TimingCheck(name="repeated input", passed=passed, value=1.4, limit=1.1, explain="why")
+    assert [f.check for f in found(speed=replace(speed(1.0), checks=(check,)))] == checks
 
 
 @pytest.mark.parametrize("ap", [0.39, None, math.nan])
