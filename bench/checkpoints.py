@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from bench.types import Array, Cell
 
-FORMAT = "cell_checkpoint/1"
+FORMAT = "cell_checkpoint/2"
 
 
 def save(
@@ -56,7 +56,8 @@ def save(
     }
     if found and all(p.keypoints_xys is not None for p in found):
         arrays["keypoints_xys"] = np.concatenate([p.keypoints_xys for p in found if p.keypoints_xys is not None])
-    arrays.update({f"raw:{i}:{name}": value for i, outputs in enumerate(raw) for name, value in outputs.items()})
+    for word, sequence in (("raw", raw), ("kept", done.kept)):
+        arrays.update({f"{word}:{i}:{name}": value for i, o in enumerate(sequence) for name, value in o.items()})
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_atomic(folder / "cells" / f"{cell.id}.npz", buffer.getvalue())
@@ -65,6 +66,7 @@ def save(
         "identity": identity,
         "facts": facts,
         "wall_s": done.wall_s,
+        "repeat_noise": dict(done.repeat_noise),
         "feed_hashes": {str(k): v for k, v in done.feed_hashes.items()},
     }
     write_atomic(folder / "cells" / f"{cell.id}.json", dumps(document))
@@ -90,7 +92,7 @@ def restore(
             return f"it was measured with another {', '.join(changed)}"
         with path.with_suffix(".npz").open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        return document["facts"], _pass(document, arrays), _raw(arrays)
+        return document["facts"], _pass(document, arrays), _outputs(arrays, "raw")
     except (InputError, OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         return f"its checkpoint cannot be read ({error})"
 
@@ -112,13 +114,15 @@ def _pass(document: dict[str, Any], arrays: dict[str, Array]) -> Pass:
         run_ms=arrays["run_ms"].tolist(),
         post_ms=arrays["post_ms"].tolist(),
         wall_s=float(document["wall_s"]),
+        kept=tuple(_outputs(arrays, "kept")),
+        repeat_noise={name: float(value) for name, value in document["repeat_noise"].items()},
     )
 
 
-def _raw(arrays: dict[str, Array]) -> list[dict[str, Array]]:
+def _outputs(arrays: dict[str, Array], word: str) -> list[dict[str, Array]]:
     found: dict[int, dict[str, Array]] = {}
     for key, value in arrays.items():
-        if key.startswith("raw:"):
+        if key.startswith(f"{word}:"):
             _, index, name = key.split(":", 2)
             found.setdefault(int(index), {})[name] = value
     return [found[i] for i in sorted(found)]

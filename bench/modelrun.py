@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench import checkpoints
 from bench.attest import mismatch
-from bench.errors import ArtifactError, BenchError, InputError, LaneError, Unsupported
+from bench.errors import ArtifactError, BenchError, InputError, Unsupported
 from bench.lanes import Lane, LaneFailure
 from bench.making import Maker
-from bench.timing import clock, run_rounds
+from bench.record import Record as Record
+from bench.timing import clock
+from bench.timingrun import WARMUP_STEPS as WARMUP_STEPS
+from bench.timingrun import TimingRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,39 +21,9 @@ if TYPE_CHECKING:
 
     from bench.events import Events
     from bench.matrix import ModelPlan, PlannedCell, Request
-    from bench.passes import Pass
-    from bench.results import Failure
-    from bench.types import Array, Artifact, Cell, Evidence
+    from bench.types import Array
 
 GOLDEN_IMAGES = 4
-WARMUP_STEPS = 5
-
-
-@dataclass(slots=True)
-class Record:
-    """What is known about one planned cell so far."""
-
-    planned: PlannedCell
-    artifact: Artifact | None = None
-    evidence: Evidence | None = None
-    attestation: str | None = None
-    """Why the evidence does not bear out the label."""
-    version: str = ""
-    startup: dict[str, float | None] | None = None
-    raw: list[dict[str, Array]] | None = None
-    """Raw outputs of the golden images."""
-    accuracy: Pass | None = None
-    rounds: list[dict[str, Any]] = field(default_factory=list)
-    peak_rss_mb: float | None = None
-    blocked: tuple[str, str, str] | None = None
-    """(status, reason, short) when it did not finish."""
-    failure: Failure | None = None
-    duration_s: float = 0.0
-
-    @property
-    def cell(self) -> Cell:
-        """Its identity."""
-        return self.planned.cell
 
 
 class ModelRun:
@@ -65,7 +37,8 @@ class ModelRun:
         self.golden_raw: list[dict[str, Array]] | None = None
         self.yardsticks: dict[str, list[dict[str, Array]]] = {}
         """Precision -> raw outputs of the weights' own framework at that precision."""
-        self.load_average: tuple[float, float] | None = None
+        self.noise: dict[str, Any] = {}
+        """Of the timing; see ``bench.noise.NoiseMeter.summary``."""
         self._request = request
         self._folder = folder
         self._events = events
@@ -83,8 +56,18 @@ class ModelRun:
                 if record.blocked is None:
                     self._attempt(record, write_predictions)
             self._goldens()
-            self._time()
-            self._read_memory()
+            timing = TimingRun(
+                self.records,
+                self._lanes,
+                open_lane=self._open,
+                fail=self._fail,
+                samples=self._samples,
+                request=self._request,
+                events=self._events,
+                deadline=self._deadline,
+            )
+            self.noise = timing.run()
+            timing.read_memory()
         except BaseException:
             self._end(Lane.kill)  # interrupted: a lane may be in the middle of a command
             raise
@@ -183,13 +166,16 @@ class ModelRun:
             threads=self._request.threads,
             first=self._samples[0],
         )
-        record.evidence, record.version = loaded["evidence"], loaded["version"]
-        record.attestation = mismatch(planned.cell, planned.mode, loaded["evidence"])
-        record.startup = {
-            "load_s": loaded["load_s"],
-            "build_s": None,
-            "first_inference_ms": loaded["first_inference_ms"],
-        }
+        wrong = mismatch(planned.cell, planned.mode, loaded["evidence"])
+        if record.evidence is None:
+            record.evidence, record.version, record.attestation = loaded["evidence"], loaded["version"], wrong
+            record.startup = {
+                "load_s": loaded["load_s"],
+                "build_s": None,
+                "first_inference_ms": loaded["first_inference_ms"],
+            }
+        elif wrong and not record.attestation:  # opened again for the timing
+            record.evidence, record.attestation = loaded["evidence"], wrong
         return lane
 
     def _fail(self, record: Record, error: BenchError) -> None:
@@ -245,59 +231,6 @@ class ModelRun:
             lane_or_none = self._lanes.pop(str(planned.cell), None)
             if lane_or_none is not None:
                 lane_or_none.close()
-
-    def _time(self) -> None:
-        """Interleaved rounds over every lane that is still open."""
-        live = {str(r.cell): r for r in self.records if str(r.cell) in self._lanes}
-        timers: dict[str, Callable[[int], list[float]]] = {}
-        for name, record in live.items():
-            try:
-                self._lanes[name].call("bind", sample=self._samples[0], batch=record.cell.batch, warmup=WARMUP_STEPS)
-            except BenchError as error:
-                self._fail(record, error)
-                continue
-            timers[name] = self._timer(record)
-        if not timers:
-            return
-        self._events.stage(f"Timing {len(timers)} cells in shuffled rounds")
-        before = os.getloadavg()[0]
-        total = self._request.rounds
-        for done, finished in enumerate(
-            run_rounds(timers, rounds=total, seed=self._request.seed, go_on=self._time_left), 1
-        ):
-            for name, samples_ms in finished["samples_ms"].items():
-                if samples_ms:
-                    live[name].rounds.append(
-                        {"round": done, "order": finished["order"].index(name) + 1, "samples_ms": samples_ms}
-                    )
-            self._events.progress("timing rounds", done, total)
-        self.load_average = (before, os.getloadavg()[0])
-
-    def _time_left(self, done: int) -> bool:
-        return self._deadline is None or done < 2 or clock() < self._deadline
-
-    def _timer(self, record: Record) -> Callable[[int], list[float]]:
-        def run(steps: int) -> list[float]:
-            lane = self._lanes.get(str(record.cell))
-            if lane is None:
-                return []
-            try:
-                samples_ms: list[float] = lane.call("time", steps=steps)
-            except LaneError as error:
-                self._fail(record, error)
-                return []
-            return samples_ms
-
-        return run
-
-    def _read_memory(self) -> None:
-        for record in self.records:
-            lane = self._lanes.get(str(record.cell))
-            if lane is not None:
-                try:
-                    record.peak_rss_mb = lane.call("peak")
-                except BenchError as error:
-                    self._fail(record, error)
 
     def _end(self, how: Callable[[Lane], None]) -> None:
         for lane in self._lanes.values():

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,14 +17,19 @@ import numpy as np
 from bench.errors import ContractError
 from bench.fixtures import read_image_rgb
 from bench.runner_base import feed_key
+from bench.speed import max_difference
 from bench.timing import clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from bench.types import Adapter, Array, Prediction, Runner, Sample
 
 _AHEAD = 8
+KEPT_BATCHES = 4
+"""Whose raw outputs the accuracy pass keeps, for the comparison with those of timed steps."""
+KEPT_BYTES = 128 * 2**20
+"""No further batch is kept beyond; two always are, so that one can be told from the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,10 @@ class Pass:
     """Per image; the batch's time divided by its size."""
     post_ms: list[float]
     wall_s: float
+    kept: tuple[dict[str, Array], ...] = ()
+    """Raw outputs of the first whole batches, as the runtime gave them."""
+    repeat_noise: Mapping[str, float] = field(default_factory=dict)
+    """Output -> largest absolute difference when the kept batches are run again."""
 
 
 @dataclass(slots=True)
@@ -66,6 +75,7 @@ def accuracy_pass(
         ContractError: the runtime or the adapter breaks its protocol.
     """
     result = Pass(predictions={}, feed_hashes={}, pre_ms=[], run_ms=[], post_ms=[], wall_s=0.0)
+    kept: list[tuple[dict[str, Array], dict[str, Array]]] = []
     started = clock()
     todo: queue.Queue[Any] = queue.Queue(maxsize=_AHEAD)
     raw: queue.Queue[Any] = queue.Queue(maxsize=_AHEAD)
@@ -79,7 +89,10 @@ def accuracy_pass(
         worker.start()
     try:
         for items in _batches(_drain(todo), batch):
-            outputs, elapsed_ms = _run_batch(runner, items, batch)
+            feeds = batch_feeds(runner, [i.feeds for i in items], batch)
+            outputs, elapsed_ms = _run_batch(runner, feeds)
+            if len(items) == batch and _keeps(kept):
+                kept.append((feeds, {name: value.copy() for name, value in outputs.items()}))
             result.run_ms.extend([elapsed_ms / len(items)] * len(items))
             for index, item in enumerate(items):
                 raw.put((item, {k: v[index : index + 1] for k, v in outputs.items()}))
@@ -96,13 +109,16 @@ def accuracy_pass(
             workers[0].join(timeout=0.05)
     if failures:
         raise failures[0]
+    wall_s = clock() - started
     return Pass(
         predictions=result.predictions,
         feed_hashes=result.feed_hashes,
         pre_ms=result.pre_ms,
         run_ms=result.run_ms,
         post_ms=result.post_ms,
-        wall_s=clock() - started,
+        wall_s=wall_s,
+        kept=tuple(outputs for _, outputs in kept),
+        repeat_noise=_repeat_noise(runner, kept),
     )
 
 
@@ -118,14 +134,32 @@ def stack(feeds: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     return {name: np.concatenate([f[name] for f in feeds], axis=0) for name in feeds[0]}
 
 
-def _run_batch(runner: Runner, items: Sequence[_Item], batch: int) -> tuple[dict[str, Array], float]:
-    feeds = [i.feeds for i in items]
+def batch_feeds(runner: Runner, images: Sequence[Mapping[str, Array]], batch: int) -> dict[str, Array]:
+    """Stack images; the last ones of a set are filled up where the file has a fixed batch size, by repeating one."""
     static = isinstance(runner.inputs[0].shape[0], int)
-    if static and len(feeds) < batch:  # the last images of a file with a fixed batch size: repeat, then drop
-        feeds = feeds + [feeds[-1]] * (batch - len(feeds))
-    together = stack(feeds)
+    missing = batch - len(images) if static else 0
+    return stack([*images, *[images[-1]] * missing])
+
+
+def _keeps(kept: Sequence[tuple[dict[str, Array], dict[str, Array]]]) -> bool:
+    size = sum(value.nbytes for _, outputs in kept for value in outputs.values())
+    return len(kept) < 2 or (len(kept) < KEPT_BATCHES and size < KEPT_BYTES)
+
+
+def _repeat_noise(runner: Runner, kept: Sequence[tuple[dict[str, Array], dict[str, Array]]]) -> dict[str, float]:
+    """Run the kept batches again; NaN where an output is not finite, which no limit forgives."""
+    noise: dict[str, float] = {}
+    for feeds, outputs in kept:
+        again = runner.run(feeds)
+        for name, value in outputs.items():
+            found = max_difference(again.get(name), value)
+            noise[name] = float(np.maximum(noise.get(name, 0.0), found))  # np.maximum keeps NaN
+    return noise
+
+
+def _run_batch(runner: Runner, feeds: dict[str, Array]) -> tuple[dict[str, Array], float]:
     start = clock()
-    outputs = runner.run(together)
+    outputs = runner.run(feeds)
     elapsed_ms = (clock() - start) * 1000.0
     check_outputs(runner, outputs)
     return outputs, elapsed_ms

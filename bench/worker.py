@@ -1,7 +1,8 @@
 """What runs inside a lane: ``python -m bench.worker FD`` answers commands until it is told to close.
 
 Commands that ask: ``probe``. That make artefacts: ``export``, ``convert``, ``inspect``. That own a runtime: ``load``,
-``sample``, ``predict``, ``record``, ``bind``, ``time``, ``peak``. And ``train``, ``close``.
+``sample``, ``predict``, ``record``, ``hold``, ``round``, ``peak``; ``bind`` and ``time`` are a plain loop on one image.
+And ``train``, ``close``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from bench.timing import clock, time_steps
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from bench.types import Adapter, Artifact, Cell, Evidence, Runner, Sample
+    from bench.timed import TimedBatches
+    from bench.types import Adapter, Array, Artifact, Cell, Evidence, Runner, Sample
 
 
 class Worker:
@@ -33,6 +35,7 @@ class Worker:
         self._adapter: Adapter | None = None
         self._runner: Runner | None = None
         self._step: Callable[[], None] | None = None
+        self._timed: TimedBatches | None = None
 
     def probe(self, *, backend: str, pairs: Sequence[tuple[str, str]]) -> tuple[str, dict[tuple[str, str], Any]]:
         """Version of a backend, and (device, precision) -> (mode, "") or (exception name, reason)."""
@@ -180,6 +183,22 @@ class Worker:
             raise ContractError("time before bind")
         return time_steps(self._step, steps)
 
+    def hold(
+        self, *, samples: Sequence[Sample], batch: int, warmup: int, expected: Sequence[Mapping[str, Array]]
+    ) -> None:
+        """Make the first batches resident and warm up; see ``bench.timed.TimedBatches``."""
+        from bench.timed import TimedBatches
+
+        runner, adapter = self._opened()
+        self._timed = TimedBatches(runner, adapter, samples, batch=batch, expected=expected)
+        self._timed.warm_up(warmup)
+
+    def round(self, *, number: int, steps: int) -> dict[str, Any]:
+        """One turn of ``steps`` timed steps on the held batches."""
+        if self._timed is None:
+            raise ContractError("round before hold")
+        return self._timed.round(number=number, steps=steps)
+
     def train(self, *, adapter: str, config: Mapping[str, Any], out: Path) -> Path:
         """Train through the adapter."""
         from bench.registry import load_adapter
@@ -192,7 +211,7 @@ class Worker:
 
     def close(self) -> None:
         """Release the runtime."""
-        self._step = None
+        self._step = self._timed = None
         if self._runner is not None:
             self._runner.close()
 

@@ -1,0 +1,44 @@
+"""What is known about one planned cell while it is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.matrix import PlannedCell
+    from bench.passes import Pass
+    from bench.results import Failure
+    from bench.types import Array, Artifact, Cell, Evidence
+
+
+@dataclass(slots=True)
+class Record:
+    """What is known about one planned cell so far."""
+
+    planned: PlannedCell
+    artifact: Artifact | None = None
+    evidence: Evidence | None = None
+    attestation: str | None = None
+    """Why the evidence does not bear out the label."""
+    version: str = ""
+    startup: dict[str, float | None] | None = None
+    raw: list[dict[str, Array]] | None = None
+    """Raw outputs of the golden images."""
+    accuracy: Pass | None = None
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    """``{round, opening, order, samples_ms, fresh_ms, repeated_ms, tags}``."""
+    fetched: list[dict[str, Any]] = field(default_factory=list)
+    """``{round, differences}`` between outputs of timed steps and those of the accuracy pass."""
+    stopped: str = ""
+    """Why its rounds ended, in words."""
+    peak_rss_mb: float | None = None
+    blocked: tuple[str, str, str] | None = None
+    """(status, reason, short) when it did not finish. What was measured before stays."""
+    failure: Failure | None = None
+    duration_s: float = 0.0
+
+    @property
+    def cell(self) -> Cell:
+        """Its identity."""
+        return self.planned.cell
