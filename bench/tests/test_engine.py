@@ -21,7 +21,7 @@ from bench.schema import write_suite
 from bench.waivers import Waiver
 
 IMAGES = 32
-BASE = Request(reference=("fake", "fp32", "cpu"), rounds=2, max_rounds=2, max_rounds=2, openings=1, limits=Limits(silence_s=60))
+BASE = Request(reference=("fake", "fp32", "cpu"), rounds=2, max_rounds=2, limits=Limits(silence_s=60))
 
 
 @pytest.fixture(scope="module")
