@@ -123,6 +123,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and a time estimate, run nothing.")
     ] = False,
+    markdown: Markdown = None,
+    junit: Junit = None,
+    strict_undecided: Strict = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -161,7 +164,18 @@ def run(
         "out": out,
         "resume": resume,
     }
-    raise typer.Exit(run_command(options, config=config, dry_run=dry_run, quiet=quiet, as_json=json))
+    raise typer.Exit(
+        run_command(
+            options,
+            config=config,
+            dry_run=dry_run,
+            quiet=quiet,
+            as_json=json,
+            markdown=markdown,
+            junit=junit,
+            strict_undecided=strict_undecided,
+        )
+    )
 
 
 @app.command()
@@ -190,12 +204,17 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", "--output", help="Folder of the page (default: beside it).")
     ] = None,
+    markdown: Markdown = None,
+    junit: Junit = None,
+    strict_undecided: Strict = False,
     quiet: Quiet = False,
 ) -> None:
     """Draw the page again from suite.json alone; the same file gives the same bytes."""
     from bench.commands.documents import report_command
 
-    raise typer.Exit(report_command(suite, out=out, quiet=quiet))
+    raise typer.Exit(
+        report_command(suite, out=out, quiet=quiet, markdown=markdown, junit=junit, strict_undecided=strict_undecided)
+    )
 
 
 @app.command()
@@ -231,7 +250,9 @@ def compare(
 
 
 @app.command()
-@_with_options_of(run, leave_out=("out", "resume", "baseline", "dry_run", "json", "junit", "markdown"))
+@_with_options_of(
+    run, leave_out=("out", "resume", "baseline", "dry_run", "json", "junit", "markdown", "strict_undecided")
+)
 def baseline(
     values: dict[str, Any],
     runs: Annotated[int, typer.Option("--runs", metavar="N", help="Runs to measure (3 or more judge speed).")] = 3,

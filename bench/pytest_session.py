@@ -175,10 +175,14 @@ class ParitySession:
 
         from rich.console import Console
 
+        from bench.report.compared import print_changes
         from bench.report.terminal import print_table
 
         text = io.StringIO()
-        print_table(self._outcome.suite, Console(file=text, width=100), report_path=str(self._outcome.page))
+        paper = Console(file=text, width=100)
+        if self._outcome.comparison is not None:
+            print_changes(self._outcome.comparison, paper)
+        print_table(self._outcome.suite, paper, report_path=str(self._outcome.page))
         reporter.write_line("")
         reporter.write(text.getvalue())
 

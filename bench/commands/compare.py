@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from bench.baselines import load_side, refuse_versions
+from bench.commands.documents import write_summaries
 from bench.comparing import compare_runs, to_document
 from bench.comparing_accuracy import GroundTruth, PairedAccuracy
 from bench.console import ConsoleEvents
@@ -55,7 +56,13 @@ def compare_command(
             truth, margins=request.margins, resamples=request.resamples, seed=request.seed, progress=None
         )
         document = to_document(compare_runs(old, new, accuracy, events=events))
-    write_comparison(document, new.suite, json_out=json_out, markdown=markdown, junit=junit, strict=strict_undecided)
+    if json_out not in (None, "-"):
+        write_atomic(Path(str(json_out)), dumps(document))
+    if junit is not None:
+        from bench.report.junit import junit_of_comparison
+
+        write_atomic(junit, junit_of_comparison(document, strict_undecided=strict_undecided))
+    write_summaries(new.suite, document, markdown=markdown, junit=None, strict_undecided=strict_undecided)
     if json_out == "-":
         sys.stdout.write(dumps(document))
     else:
@@ -63,25 +70,3 @@ def compare_command(
 
         print_comparison(document, Console(), quiet=quiet)
     return int(document["exit_code"])
-
-
-def write_comparison(
-    document: Mapping[str, Any],
-    suite: Mapping[str, Any],
-    *,
-    json_out: str | None,
-    markdown: Path | None,
-    junit: Path | None,
-    strict: bool,
-) -> None:
-    """Write the files that were asked for."""
-    if json_out not in (None, "-"):
-        write_atomic(Path(str(json_out)), dumps(document))
-    if markdown is not None:
-        from bench.report.markdown import markdown_of
-
-        write_atomic(markdown, markdown_of(suite, document))
-    if junit is not None:
-        from bench.report.junit import junit_of_comparison
-
-        write_atomic(junit, junit_of_comparison(document, strict_undecided=strict))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.commands.documents import write_summaries
 from bench.console import ConsoleEvents
 from bench.options import make_request, read_config
 from bench.types import PRECISIONS
@@ -25,8 +26,18 @@ _LANE_S = 2.5
 _IMAGE_S = 0.03
 
 
-def run_command(options: Mapping[str, Any], *, config: Path | None, dry_run: bool, quiet: bool, as_json: bool) -> int:
-    """Run, print the table and the page's path; returns the exit code."""
+def run_command(
+    options: Mapping[str, Any],
+    *,
+    config: Path | None,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+    markdown: Path | None = None,
+    junit: Path | None = None,
+    strict_undecided: bool = False,
+) -> int:
+    """Run, print the table, the comparison with the baseline and the page's path; returns the exit code."""
     values = {**(read_config(config) if config else {}), **{k: v for k, v in options.items() if v is not None}}
     request = make_request(values, command=command_line())
     out = Console()
@@ -39,9 +50,16 @@ def run_command(options: Mapping[str, Any], *, config: Path | None, dry_run: boo
 
     with ConsoleEvents(watch, quiet=quiet or as_json) as events:
         outcome = run_and_report(request, events=events)
+    write_summaries(
+        outcome.suite, outcome.comparison, markdown=markdown, junit=junit, strict_undecided=strict_undecided
+    )
     if as_json:
         sys.stdout.write(dumps(outcome.suite))
     else:
+        if outcome.comparison is not None:
+            from bench.report.compared import print_changes
+
+            print_changes(outcome.comparison, out)
         print_table(outcome.suite, out, report_path=str(outcome.page))
     if outcome.suite["aborted"]:
         watch.print(f"parity: {outcome.suite['aborted']}", markup=False, highlight=False, soft_wrap=True)

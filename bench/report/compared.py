@@ -70,6 +70,16 @@ def print_comparison(document: Mapping[str, Any], console: Console, *, quiet: bo
     paper.line((exit_sentence(document), "bold red" if code == 1 else "yellow" if code else "bold"))
 
 
+def print_changes(document: Mapping[str, Any], console: Console) -> None:
+    """Print a comparison above the run's own table: its answer, its cells and what changed, without an exit line."""
+    paper = Paper(console, min(console.width, MAX_COLUMNS) if console.is_terminal else MAX_COLUMNS)
+    paper.wrapped(headline(document), "bold")
+    paper.wrapped(_side(document, "base"), "dim")
+    _print_table(document, paper)
+    _print_notes(document, paper)
+    paper.line()
+
+
 def labels_of(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """``onnxrt int8``; model, device, fixtures and batch only where the comparison has several."""
     several = {f: len({c["cell"][f] for c in cells}) > 1 for f in ("model", "device", "fixtures", "batch")}
