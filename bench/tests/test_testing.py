@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -131,7 +133,7 @@ def test_refusals_are_typed():
 
 def test_a_saboteur_that_stops_working_keeps_giving_the_outputs_of_its_last_step():
     feeds, other = (testing.fake_adapter.preprocess(testing.fake_image(seed)[0])[0] for seed in (1, 2))
-    lazy = testing.SabotagedBackend(name="fake-lazy", works=lambda runs: runs < 2)
+    lazy = testing.sabotage(testing.fake_backend, name="fake-lazy", works=lambda runs: runs < 2)
     with opened(lazy) as runner:
         bound = runner.bind(feeds)
         with pytest.raises(ContractError, match="fetch before step"):
@@ -154,3 +156,67 @@ def test_what_a_saboteur_changes_in_run_it_changes_in_fetch():
         bound = runner.bind(feeds)
         bound.step()
         np.testing.assert_array_equal(bound.fetch()["boxes"], runner.run(feeds)["boxes"])
+
+
+def test_any_backend_can_be_sabotaged_and_stays_as_it_was():
+    honest = load_backend("recorded")
+    wrapped = testing.sabotage(honest, refusal="not today")
+    assert isinstance(wrapped, Backend)
+    assert (wrapped.name, wrapped.artifact_kind, wrapped.measures_speed) == ("recorded-sabotaged", "recording", False)
+    with pytest.raises(Unavailable, match="not today"):
+        wrapped.require("cpu", "fp32")
+    assert honest.require("cpu", "fp32") == "native"
+
+
+def test_a_fault_that_does_not_exist_is_refused():
+    with pytest.raises(TypeError, match="chagne"):
+        testing.sabotage(testing.fake_backend, chagne=lambda o: o)
+
+
+def test_a_saboteur_can_open_another_precision_and_another_file():
+    feeds = testing.fake_adapter.preprocess(testing.fake_image(1)[0])[0]
+    cheat = testing.sabotage(testing.fake_backend, cell=lambda c: replace(c, precision="fp32"))
+    with opened(cheat, "int8") as runner:
+        assert runner.attest().precision == "fp32"
+    seen = []
+    other = testing.sabotage(testing.fake_backend, artifact=lambda a: seen.append(a) or a)
+    artifact = SimpleNamespace(sha256="0")
+    assert other.prepare(artifact, None, None) is artifact
+    assert seen == [artifact]
+    with opened(testing.sabotage(testing.fake_backend, feed=lambda f: {k: v * 0 for k, v in f.items()})) as runner:
+        assert runner.run(feeds)["scores"].max() == 0
+
+
+def test_a_saboteur_that_remembers_does_nothing_on_an_input_seen_before_and_is_right():
+    feeds, other = (testing.fake_adapter.preprocess(testing.fake_image(seed)[0])[0] for seed in (1, 2))
+    steps = []
+    counting = testing.sabotage(testing.fake_backend, name="fake-counting")
+    with opened(counting) as honest:
+        expected = [honest.run(f)["boxes"] for f in (feeds, other)]
+    with opened(testing.sabotage(testing.fake_backend, remembers=True)) as runner:
+        run = runner.inner._run
+        runner.inner._run = lambda f: steps.append(1) or run(f)
+        bound = runner.bind(feeds)
+        for index in (0, 1, 0, 1, 0):
+            bound.load((feeds, other)[index])
+            bound.step()
+            np.testing.assert_array_equal(bound.fetch()["boxes"], expected[index])
+    assert len(steps) == 2
+
+
+def test_a_sabotaged_model_is_wrong_in_one_lane_or_in_all():
+    image = testing.fake_image(1)[0]
+    marked = testing.sabotage(testing.fake_backend, name="fake-marked")
+
+    def swap(image, honest):
+        return honest(image[..., ::-1])
+
+    everywhere = testing.sabotage_adapter(testing.fake_adapter, preprocess=swap)
+    beside = testing.sabotage_adapter(testing.fake_adapter, preprocess=swap, beside="fake-marked")
+    assert isinstance(beside, Adapter)
+    honest, swapped = (a.preprocess(image)[0]["images"] for a in (testing.fake_adapter, everywhere))
+    np.testing.assert_array_equal(swapped, honest[:, ::-1])
+    np.testing.assert_array_equal(beside.preprocess(image)[0]["images"], honest)
+    with opened(marked):
+        np.testing.assert_array_equal(beside.preprocess(image)[0]["images"], swapped)
+    np.testing.assert_array_equal(beside.preprocess(image)[0]["images"], honest)
