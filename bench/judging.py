@@ -64,12 +64,10 @@ def _judge(
         failure=record.failure,
         memory=None if record.peak_rss_mb is None else {"peak_rss_mb": round(record.peak_rss_mb, 1), "device_mb": None},
     )
-    if record.blocked is not None:
-        status, reason, short = record.blocked
-        done = replace(result, status=status, reason=reason, reason_short=short[:22])  # type: ignore[arg-type]
-        return _waive(done, ["error"], request, today) if status in ("error", "failed") else done
-    if record.accuracy is None:
+    if record.accuracy is None and record.blocked is None:
         return replace(result, reason="The run ended before this cell finished.", reason_short="run ended early")
+    if record.accuracy is None:
+        return _blocked(result, record, request, today)
     parity, differences = _parity(run, record, base)
     if scored is not None and scored.fault is not None:
         parity = (
@@ -84,12 +82,15 @@ def _judge(
             ),
         )
     accuracy = _accuracy(request, record, base, scored)
+    if record.blocked is not None:  # it ended while it was timed: what was found before stays in the row
+        return _blocked(replace(result, parity=parity, accuracy=accuracy), record, request, today)
     emulated = planned.mode == "emulated"
     speed = _speed(
         record,
         base,
         emulated=emulated,
-        wrong=any(p.passed is False for p in parity) or (accuracy is not None and accuracy.verdict == "failed"),
+        wrong=any(p.passed is False for p in parity)
+        or (accuracy is not None and accuracy.verdict in ("failed", "suspicious")),
         noise=run.noise,
     )
     found = findings(
@@ -119,6 +120,13 @@ def _judge(
     reason = " ".join(f.reason for f in found if f.status == first.status)
     done = replace(result, status=first.status, reason=reason, reason_short=first.short)
     return _waive(done, [f.check for f in found if f.status == first.status], request, today)
+
+
+def _blocked(result: CellResult, record: Record, request: Request, today: datetime.date) -> CellResult:
+    """A cell that did not run, or did not finish."""
+    status, reason, short = record.blocked or ("error", "", "")
+    done = replace(result, status=status, reason=reason, reason_short=short[:22])  # type: ignore[arg-type]
+    return _waive(done, ["error"], request, today) if status in ("error", "failed") else done
 
 
 def _accuracy(request: Request, record: Record, base: _Reference, scored: Scored | None) -> AccuracyResult | None:

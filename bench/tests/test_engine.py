@@ -214,6 +214,18 @@ def test_a_waiver_makes_a_known_failure_visible_as_waived(go):
     assert suite.exit_code == 0
 
 
+def test_a_waiver_of_one_check_does_not_hide_another_failure_beside_it(go):
+    def waiver(check):
+        return Waiver(cell="fake-fake-missing-*", check=check, reason="known", expires=datetime.date(2999, 1, 1))
+
+    suite, _ = go("missing_boxes", waivers=(waiver("parity"),))
+    failed = cell(suite, "fake-missing")
+    assert {f.check for f in failed.findings} == {"parity", "accuracy"}
+    assert failed.status == "failed"
+    suite, _ = go("missing_boxes", waivers=(waiver("parity"), waiver("accuracy")))
+    assert cell(suite, "fake-missing").status == "waived"
+
+
 class _Interrupter(Silent):
     def __init__(self, backend):
         self.backend = backend
