@@ -10,7 +10,7 @@ from bench.scoring.jit import compiled
 from bench.scoring.protocol import RECALL_POINTS, THRESHOLDS
 
 if TYPE_CHECKING:
-    from bench.scoring.matched import AreaTable
+    from bench.scoring.pairing import AreaTable
     from bench.types import Array
 
 EPSILON = float(np.spacing(1))

@@ -18,7 +18,7 @@ from bench.scoring.jit import compiled
 from bench.scoring.protocol import RECALL_POINTS, THRESHOLDS
 
 if TYPE_CHECKING:
-    from bench.scoring.matched import AreaTable
+    from bench.scoring.pairing import AreaTable
     from bench.scoring.protocol import Stat
     from bench.types import Array
 

@@ -1,0 +1,223 @@
+"""Match detections with ground truth: the arrays from which every number and every resample then comes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.errors import InputError
+from bench.scoring.protocol import AREAS_PX2, PROTOCOLS, THRESHOLDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.scoring.table import Detections
+    from bench.scoring.truth import Truth
+    from bench.types import Array
+
+_PAIRS_AT_ONCE = 1_000_000
+_MOST_KEYPOINTS = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AreaTable:
+    """Matches within one area range: N detections by category, best score first; M (category, image) with objects.
+
+    Detections that are neither right nor wrong at every threshold are left out: they enter no sum.
+    """
+
+    area: str
+    starts: Array
+    """(C + 1,) int64, where each category's detections begin."""
+    image: Array
+    """(N,) int32, index into the images."""
+    rank: Array
+    """(N,) int32, place by score within image and category, from 0."""
+    hits: Array
+    """(N,) uint16: bit t is set where it matches, at threshold t, an object that counts."""
+    neutral: Array
+    """(N,) uint16: bit t is set where it is neither right nor wrong."""
+    object_starts: Array
+    """(C + 1,) int64, where each category's entries begin."""
+    object_image: Array
+    """(M,) int32."""
+    object_count: Array
+    """(M,) int64, objects that count."""
+
+
+def match_tables(truth: Truth, detections: Detections, most: int) -> dict[str, AreaTable]:
+    """Match the ``most`` best detections per image and class, in every area range of the task."""
+    from bench.scoring.kernels import assign, counting_order
+
+    image, category, rows = _place(truth, detections)
+    images, categories = len(truth.image_ids), len(truth.category_ids)
+    rows = counting_order(rows, image, images)
+    # equal scores keep the order of images, then of rows
+    rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
+    by_score = counting_order(rows, category, categories)
+    by_image = counting_order(counting_order(rows, image, images), category, categories)
+
+    key = category[by_image].astype(np.int64) * images + image[by_image]
+    first, last = _runs(key)
+    rank = np.arange(len(key)) - np.repeat(first, last - first)
+    kept = rank < most
+    by_image, key, rank = by_image[kept], key[kept], rank[kept]
+    first, last = _runs(key)
+    truth_key = truth.category.astype(np.int64) * images + truth.image
+    groups = np.stack(
+        (
+            first,
+            last,
+            np.searchsorted(truth_key, key[first], "left"),
+            np.searchsorted(truth_key, key[first], "right"),
+        ),
+        axis=1,
+    ).astype(np.int64)
+
+    areas = PROTOCOLS[truth.task].areas
+    low, high = np.array([AREAS_PX2[name] for name in areas]).T.copy()
+    boxes = detections.boxes_xywh[by_image]
+    hits = np.zeros((len(areas), len(by_image)), np.uint16)
+    neutral = np.zeros_like(hits)
+    for chunk, pair_starts, overlaps in _overlaps(truth, detections, by_image, boxes, groups):
+        assign(
+            chunk,
+            pair_starts,
+            overlaps,
+            boxes[:, 2] * boxes[:, 3],
+            truth.area_px2,
+            truth.crowd,
+            truth.ignored,
+            low,
+            high,
+            THRESHOLDS,
+            hits,
+            neutral,
+        )
+    place = np.full(len(detections), -1, np.int64)
+    place[by_image] = np.arange(len(by_image))
+    order = place[by_score]
+    order = order[order >= 0]
+    return {
+        name: _table(name, truth, truth_key, order, key, rank, hits[a], neutral[a], (low[a], high[a]))
+        for a, name in enumerate(areas)
+    }
+
+
+def _runs(key: Array) -> tuple[Array, Array]:
+    """First and last + 1 of each run of equal keys."""
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    return first, np.append(first, len(key))[1:]
+
+
+def _place(truth: Truth, detections: Detections) -> tuple[Array, Array, Array]:
+    """Index of image and category of each detection, and the rows that are scored."""
+    columns = [("image_id", detections.image_ids, truth.image_ids)]
+    if truth.named_categories:
+        # a set without names shows only the classes it uses; a detection of another one belongs to a class without
+        # ground truth, which enters no mean
+        columns.append(("category_id", detections.category_ids, truth.all_category_ids))
+    for field, column, known in columns:
+        unknown = ~np.isin(column, known)
+        if unknown.any():
+            row = int(np.argmax(unknown))
+            listed = f"{known[0]} to {known[-1]}" if len(known) else "- to -"
+            raise InputError(
+                f"detection {row}: {field} {column[row]} is not in fixture set '{truth.name}' "
+                f"({len(known)} known, {listed}); score against the set that the detections were made for"
+            )
+    image = np.searchsorted(truth.image_ids, detections.image_ids).astype(np.int32)
+    category = np.searchsorted(truth.category_ids, detections.category_ids).astype(np.int32)
+    scored = np.flatnonzero(np.isin(detections.category_ids, truth.category_ids))
+    return image, category, scored
+
+
+def _overlaps(
+    truth: Truth, detections: Detections, rows: Array, boxes: Array, groups: Array
+) -> Iterator[tuple[Array, Array, Array]]:
+    """Yield groups in portions of bounded size, with where each group's overlaps begin and the overlaps."""
+    from bench.scoring.kernels import box_overlaps
+
+    pairs = (groups[:, 1] - groups[:, 0]) * (groups[:, 3] - groups[:, 2])
+    before = np.concatenate((np.zeros(1, np.int64), np.cumsum(pairs)))
+    start = 0
+    while start < len(groups):
+        stop = max(int(np.searchsorted(before, before[start] + _PAIRS_AT_ONCE, "right")) - 1, start + 1)
+        chunk = groups[start:stop]
+        pair_starts = before[start:stop] - before[start]
+        total = int(before[stop] - before[start])
+        if truth.keypoints_xyv is None:
+            overlaps = np.empty(total)
+            box_overlaps(chunk, pair_starts, boxes, truth.boxes_xywh, truth.crowd, overlaps)
+        else:
+            overlaps = _keypoint_similarities(truth, detections, rows, chunk, total)
+        yield chunk, pair_starts, overlaps
+        start = stop
+
+
+def _keypoint_similarities(truth: Truth, detections: Detections, rows: Array, groups: Array, pairs: int) -> Array:
+    from bench.scoring.accumulate import EPSILON
+    from bench.scoring.kernels import keypoint_errors, mean_rows
+
+    found, sigmas, wanted = detections.keypoints_xyv, truth.sigmas, truth.keypoints_xyv
+    assert sigmas is not None
+    assert wanted is not None
+    if found is None or found.shape[1] != len(sigmas):
+        has = "no keypoints" if found is None else f"{found.shape[1]} keypoints each"
+        raise InputError(
+            f"the detections have {has}, fixture set '{truth.name}' has {len(sigmas)} keypoints and sigmas; "
+            "they must agree"
+        )
+    if len(sigmas) > _MOST_KEYPOINTS:
+        raise InputError(
+            f"fixture set '{truth.name}': {len(sigmas)} keypoints; at most {_MOST_KEYPOINTS} can be scored"
+        )
+    errors = np.zeros((pairs, len(sigmas)))
+    counts = np.zeros(pairs, np.int64)
+    keypoint_errors(
+        groups,
+        found[rows],
+        wanted,
+        truth.boxes_xywh,
+        truth.area_px2,
+        (sigmas * 2) ** 2,
+        EPSILON,
+        errors,
+        counts,
+    )
+    similarities = np.empty(pairs)
+    # numpy's own exp: its last bit is not that of the C library, and pycocotools uses numpy
+    mean_rows(np.exp(-errors), counts, similarities)
+    return similarities
+
+
+def _table(
+    name: str,
+    truth: Truth,
+    truth_key: Array,
+    order: Array,
+    key: Array,
+    rank: Array,
+    hits: Array,
+    neutral: Array,
+    limits: tuple[float, float],
+) -> AreaTable:
+    """Keep what enters a sum. ``order``: by category and score; the other columns lie by category and image."""
+    images, categories = len(truth.image_ids), len(truth.category_ids)
+    kept = order[neutral[order] != (1 << len(THRESHOLDS)) - 1]
+    counts = ~truth.ignored & (truth.area_px2 >= limits[0]) & (truth.area_px2 <= limits[1])
+    entries, per_entry = np.unique(truth_key[counts], return_counts=True)
+    bounds = np.arange(categories + 1) * max(images, 1)
+    return AreaTable(
+        area=name,
+        starts=np.searchsorted(key[kept] // max(images, 1), np.arange(categories + 1)),
+        image=(key[kept] % max(images, 1)).astype(np.int32),
+        rank=rank[kept].astype(np.int32),
+        hits=hits[kept],
+        neutral=neutral[kept],
+        object_starts=np.searchsorted(entries, bounds),
+        object_image=(entries % max(images, 1)).astype(np.int32),
+        object_count=per_entry.astype(np.int64),
+    )
