@@ -69,6 +69,8 @@ class ModelSpec:
     """Regular expressions on ONNX node names that an int8 artefact leaves in float (the head)."""
     keypoint_names: tuple[str, ...] = ()
     oks_sigmas: tuple[float, ...] = ()
+    preprocess_goldens: Path | None = None
+    """JSON with the hashes of the first preprocessed images of one fixture set (``parity goldens`` writes it), or None."""
     unsupported: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(backend or ``*``, precision) -> reason why the combination cannot exist."""
     licence: str = ""
