@@ -20,7 +20,6 @@ EXIT_WORDS = {
     2: "input that cannot be used; finished cells were kept",
     130: "interrupted; finished cells were kept",
 }
-NO_INTERVAL = "no interval yet"
 UNJUDGED = "ΔAP is shown, not judged: a lower precision needs an interval over images, which this run does not have."
 
 
@@ -46,7 +45,7 @@ class Best:
     cell: CellView | None
     """None: no candidate is both the same and faster."""
     contender: CellView | None
-    """A faster cell that nobody has judged yet."""
+    """A faster cell that is undecided or that nobody has judged."""
     same_fastest: CellView | None
     """The highest ratio among cells that are the same, whatever it is."""
 
@@ -99,14 +98,14 @@ def nearest_facts(found: Best) -> str:
     parts = []
     if found.contender:
         cell = found.contender
-        cost = f", AP {numbers.delta_short(cell.delta)}" if cell.delta is not None else ""
         lead = "Faster" if found.cell else "Fastest measured"
-        parts.append(f"{lead}, not yet judged: {cell.label} at {numbers.ratio(cell.ratio or 0.0)}{cost}.")
+        word = "undecided" if cell.accuracy_verdict == "undecided" else "not yet judged"
+        parts.append(f"{lead}, {word}: {cell.label} at {ratio_of(cell)}{_cost_of(cell)}.")
     if not found.cell:
         if found.same_fastest:
             cell = found.same_fastest
             parts.append(
-                f"The fastest that is the same, {cell.label}, runs at {numbers.ratio(cell.ratio or 0.0)} "
+                f"The fastest that is the same, {cell.label}, runs at {ratio_of(cell)} "
                 f"the speed of {found.group.reference_label}."
             )
         elif any(cell.same for cell in found.group.candidates):
@@ -114,6 +113,20 @@ def nearest_facts(found: Best) -> str:
         elif found.group.candidates:
             parts.append("No candidate is judged the same.")
     return " ".join(parts)
+
+
+def ratio_of(cell: CellView) -> str:
+    """``2.31× [2.26, 2.36]``; without an interval the ratio alone."""
+    text = numbers.ratio(cell.ratio or 0.0)
+    return f"{text} {numbers.interval(cell.ratio_ci95, 2, sign=False)}" if cell.ratio_ci95 else text
+
+
+def _cost_of(cell: CellView) -> str:
+    """``, AP −0.002 [−0.006, +0.001]``."""
+    if cell.delta is None:
+        return ""
+    ends = f" {numbers.interval(cell.delta_ci95, 3, sign=True)}" if cell.delta_ci95 else ""
+    return f", AP {numbers.delta_short(cell.delta)}{ends}"
 
 
 def cost_line(found: Best) -> str:
@@ -144,10 +157,19 @@ def sentence_of(cell: CellView) -> str:
     if cell.status == "undecided" and accuracy.get("verdict") == "not judged" and cell.reason == accuracy.get("reason"):
         return UNJUDGED  # the cell's own reason repeats its numbers, which stand beside it
     if cell.reason:
-        return cell.reason
+        return _with_way_out(cell, cell.reason)
     for row in cell.failed_parity:
         return row["explain"] or f"{row['mismatched']} of {row['total']} differ in {row['name']}."
     return accuracy.get("reason") or "No reason was recorded."
+
+
+def _with_way_out(cell: CellView, reason: str) -> str:
+    """An undecided reason that does not say what would decide gets it said."""
+    way = cell.would_decide if cell.status == "undecided" else None
+    if way is None:
+        return reason
+    told = "unlikely to decide" if cell.images_to_decide is None else f"About {numbers.about(cell.images_to_decide)}"
+    return reason if told.lower() in reason.lower() else f"{reason} {way[0].upper()}{way[1:]}."
 
 
 def needs_person(run: Run) -> list[Attention]:

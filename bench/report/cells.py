@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.report.numbers import as_number
+from bench.report.numbers import about, as_number
 from bench.types import PRECISIONS, Cell
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 BACKEND_ORDER = ("torch", "onnxrt", "openvino", "trt", "recorded")
 NEEDS_A_PERSON = ("failed", "error", "undecided")
 DID_NOT_RUN = ("skipped", "unsupported")
+AT_THE_MARGIN = "the delta sits at the margin; more images are unlikely to decide"
 MEASURED_FASTER = 1.03
 """Edge of the ±3 % band: a ratio without an interval is called faster only above it, and slower below 1 / it."""
 
@@ -41,6 +42,8 @@ class CellView:
     delta: float | None
     delta_ci95: tuple[float, float] | None
     margin: float | None
+    resolvable: float | None
+    images_to_decide: int | None
     accuracy_verdict: str | None
     p50_ms: float | None
     ratio: float | None
@@ -72,6 +75,20 @@ class CellView:
         if self.accuracy_verdict is None:
             return any(row["passed"] for row in self.raw["parity"])
         return self.accuracy_verdict == "passed"
+
+    @property
+    def suspicious(self) -> bool:
+        """Gains more than the margin, beyond the interval: the same model does not."""
+        return self.accuracy_verdict == "suspicious"
+
+    @property
+    def would_decide(self) -> str | None:
+        """What would decide an undecided accuracy, in words; None when it is decided or has no interval."""
+        if self.accuracy_verdict != "undecided" or self.delta_ci95 is None:
+            return None
+        if self.images_to_decide is None:
+            return AT_THE_MARGIN
+        return f"about {about(self.images_to_decide)} images would decide, if the delta holds"
 
     @property
     def faster(self) -> bool:
@@ -128,8 +145,9 @@ class Run:
     suite: Mapping[str, Any]
     groups: tuple[Group, ...]
     has_intervals: bool
-    """True when any cell carries an interval of its AP difference."""
+    """True when the file is of a version that measures intervals of the AP difference."""
     has_ratio_intervals: bool
+    """The same of the speed ratio."""
 
     @property
     def cells(self) -> tuple[CellView, ...]:
@@ -140,6 +158,16 @@ class Run:
     def candidates(self) -> tuple[CellView, ...]:
         """All cells under test."""
         return tuple(cell for cell in self.cells if cell.role == "candidate")
+
+    @property
+    def no_interval(self) -> str:
+        """What stands where an interval of the AP difference is missing: an older file has none of them."""
+        return "no interval" if self.has_intervals else "no interval yet"
+
+    @property
+    def no_ratio_interval(self) -> str:
+        """What stands where an interval of the speed ratio is missing."""
+        return "no interval" if self.has_ratio_intervals else "no interval yet"
 
     @property
     def reference_label(self) -> str:
@@ -178,8 +206,8 @@ def read_run(suite: Mapping[str, Any]) -> Run:
     return Run(
         suite=suite,
         groups=groups,
-        has_intervals=any(cell.delta_ci95 for cell in cells),
-        has_ratio_intervals=any(cell.ratio_ci95 for cell in cells),
+        has_intervals=any(c.delta_ci95 or (c.raw["accuracy"] or {}).get("deltas") is not None for c in cells),
+        has_ratio_intervals=any(c.ratio_ci95 or (c.raw["speed"] or {}).get("rounds_run") for c in cells),
     )
 
 
@@ -239,6 +267,8 @@ def _read_cell(record: Mapping[str, Any], *, with_device: bool, with_batch: bool
         delta=as_number(accuracy.get("delta")),
         delta_ci95=_pair(accuracy.get("ci95")),
         margin=as_number(accuracy.get("margin")),
+        resolvable=as_number(accuracy.get("resolvable")),
+        images_to_decide=accuracy.get("images_to_decide"),
         accuracy_verdict=accuracy.get("verdict"),
         p50_ms=None if emulated else as_number(speed.get("latency_ms", {}).get("p50")),
         ratio=None if emulated else as_number(speed.get("ratio")),

@@ -91,6 +91,8 @@ def _open_row(cell: CellView) -> tuple[CellView, str, str, str]:
         delta = f"{delta} {numbers.interval(cell.delta_ci95, 4, sign=True)}"
     margin = dash if cell.margin is None else numbers.delta(-cell.margin)
     speed = "emulated" if cell.emulated else dash if cell.ratio is None else numbers.ratio(cell.ratio)
+    if cell.ratio_ci95:
+        speed = f"{speed} {numbers.interval(cell.ratio_ci95, 2, sign=False)}"
     return cell, delta, margin, speed
 
 
@@ -111,9 +113,9 @@ def _parity_row(row: Mapping[str, Any]) -> Mapping[str, str | bool | None]:
     """One failed comparison as text."""
     found = []
     if row["rms"] is not None:
-        found.append(f"rms {_scientific(row['rms'])}")
+        found.append(f"rms {numbers.scientific(float(row['rms']))}")
     if row["max_abs"] is not None:
-        found.append(f"largest {_scientific(row['max_abs'])}")
+        found.append(f"largest {numbers.scientific(float(row['max_abs']))}")
     if row["nonfinite"]:
         found.append(f"{row['nonfinite']:,} not finite")
     return {
@@ -121,18 +123,12 @@ def _parity_row(row: Mapping[str, Any]) -> Mapping[str, str | bool | None]:
         "name": row["name"],
         "differ": f"{row['mismatched']:,} / {row['total']:,}",
         "found": ", ".join(found) or None,
-        "budget": None if row["budget"] is None else f"\N{LESS-THAN OR EQUAL TO} {_scientific(row['budget'])}",
+        "budget": None
+        if row["budget"] is None
+        else f"\N{LESS-THAN OR EQUAL TO} {numbers.scientific(float(row['budget']))}",
         "worst": row["worst"],
         "explain": row["explain"],
     }
-
-
-def _scientific(value: Any) -> str:
-    """``2.1e−06`` with a true minus; words for what is not finite."""
-    number = float(value)
-    if number != number or number in (float("inf"), float("-inf")):
-        return numbers.fixed(number, 0)
-    return f"{number:.3g}".replace("-", numbers.MINUS)
 
 
 def _facts(cell: CellView) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.report import numbers
-from bench.report.answer import best
+from bench.report.answer import best, ratio_of
 from bench.report.cells import DID_NOT_RUN, MEASURED_FASTER
 from bench.types import PRECISIONS
 
@@ -38,7 +38,8 @@ def verdict_finding(run: Run) -> str:
         verbs = []
         for verb, chosen in (
             ("holds", [c for c in cells if c.same]),
-            ("fails", [c for c in cells if c.status == "failed"]),
+            ("fails", [c for c in cells if c.status == "failed" and not c.suspicious]),
+            ("gains more than the same model can", [c for c in cells if c.status == "failed" and c.suspicious]),
             ("ends in an error", [c for c in cells if c.status == "error"]),
             ("fails under a waiver", [c for c in cells if c.status == "waived"]),
         ):
@@ -74,10 +75,11 @@ def tradeoff_finding(run: Run) -> str:
         for item in found:
             prefix = f"{item.group.title}: " if len(found) > 1 else ""
             if item.cell:
-                cost = f", at {numbers.delta(item.cell.delta)} AP" if item.cell.delta is not None else ""
+                ends = f" {numbers.interval(item.cell.delta_ci95, 4, sign=True)}" if item.cell.delta_ci95 else ""
+                cost = f", at {numbers.delta(item.cell.delta)}{ends} AP" if item.cell.delta is not None else ""
                 sentences.append(
                     f"{prefix}{item.cell.label} is the fastest that is still the same, "
-                    f"{numbers.ratio(item.cell.ratio or 0.0)} {item.group.reference_label}{cost}."
+                    f"{ratio_of(item.cell)} {item.group.reference_label}{cost}."
                 )
             else:
                 sentences.append(f"{prefix}{'no' if prefix else 'No'} candidate is both the same and faster.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench.report import answer, findings, numbers, provenance, strips, tables
+from bench.report import answer, classes, findings, noise, numbers, provenance, resolution, strips, tables
 from bench.report.cells import DID_NOT_RUN, NEEDS_A_PERSON, read_run
 from bench.report.evidence import cases_of, open_questions_of, thumbnails_of
 from bench.report.figure import scatter_svg
@@ -54,6 +54,7 @@ def render_html(suite: Mapping[str, Any]) -> str:
 def _context(run: Run) -> dict[str, Any]:
     percentiles = tables.percentiles_of(run)
     cases = cases_of(run)
+    class_tables = classes.class_tables_of(run)
     return {
         "run": run,
         "suite": run.suite,
@@ -66,7 +67,8 @@ def _context(run: Run) -> dict[str, Any]:
         "finding": {
             "verdicts": findings.verdict_finding(run), "tradeoff": findings.tradeoff_finding(run),
             "cells": findings.cells_finding(run), "why": findings.failure_finding(run),
-            "timing": strips.timing_finding(run),
+            "timing": noise.timing_finding(run), "resolution": resolution.resolution_finding(run),
+            "classes": classes.classes_finding(run) if class_tables else None,
         },
         "matrix": tables.matrix_of(run),
         "figures": _figures(run),
@@ -76,18 +78,24 @@ def _context(run: Run) -> dict[str, Any]:
         "table": [(group, tables.rows_of(group, run, percentiles)) for group in run.groups],
         "filters": _filters(run),
         "includes": sorted({cell.raw["speed"]["includes"] for cell in run.cells if cell.raw["speed"]}),
-        "resolution": [cell for cell in run.candidates if (cell.raw["accuracy"] or {}).get("resolvable") is not None],
-        "has_classes": any((cell.raw["accuracy"] or {}).get("per_class") for cell in run.cells),
+        "resolved": resolution.resolved_of(run),
+        "resolved_without": resolution.without_of(run),
+        "no_resolution": resolution.absent_line(run),
+        "ways_out": resolution.ways_out_of(run),
+        "cross_checks": resolution.checks_of(run),
+        "class_tables": class_tables,
+        "class_empties": classes.empty_lines(class_tables),
+        "no_classes": classes.absent_line(run),
         "cases": cases,
         "thumbnails": thumbnails_of(cases),
         "questions": open_questions_of(run),
         "timings": strips.timings_of(run),
-        "noise": strips.noise_of(run),
+        "timed_rows": noise.timed_rows(run),
+        "check_notes": noise.check_notes(run),
+        "noise": noise.noise_of(run),
         "protocol": provenance.protocol_of(run),
         "artifacts": provenance.artifacts_of(run),
         "host": provenance.host_of(run),
-        "bar_width": tables.BAR_WIDTH,
-        "no_interval": answer.NO_INTERVAL,
     }  # fmt: skip
 
 

@@ -86,6 +86,23 @@ def percent(share: float) -> str:
     return text.replace("-", MINUS) + " %"
 
 
+def scientific(value: float) -> str:
+    """``2.1e−06``: three significant digits with a true minus; words for what is not finite, ``0.0`` for zero."""
+    return _word(value) or ("0.0" if value == 0 else f"{value:.3g}".replace("-", MINUS))
+
+
+def about(count: int) -> str:
+    """Images to decide: two digits, rounded up because the number is a lower bound; ``8,200`` from 8,163."""
+    step = 10 ** max(len(str(count)) - 2, 0)
+    return f"{-(-count // step) * step:,}"
+
+
+def count_word(count: int) -> str:
+    """``three`` up to twelve, else digits."""
+    names = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    return names[count] if 0 <= count < len(names) else f"{count:,}"
+
+
 def seconds(value_s: float) -> str:
     """``0.6 s``, ``38 s``, ``41 min``, ``1 h 12 min``."""
     word = _word(value_s)

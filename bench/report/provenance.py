@@ -32,7 +32,7 @@ def facts_of(run: Run) -> list[tuple[str, str]]:
     loss = ", ".join(f"{name} {text}" for name, text in allowed_loss(run))
     cores = numbers.plural(host["cores"], "core")
     memory = numbers.fixed(round(float(host["memory_gb"])), 0)
-    intervals = "95 %, paired over images and rounds" if run.has_intervals else "not measured by this version"
+    intervals = "95 %, paired over images and rounds" if run.has_intervals else "none in this file"
     return [
         ("Run", suite["run_id"]),
         ("Started, took", numbers.stamp(suite["started_at"]) + (f", {length}" if length else "")),

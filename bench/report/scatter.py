@@ -90,6 +90,7 @@ def panel_of(group: Group, run: Run) -> Panel:
         ratio, delta = cell.ratio or 0.0, cell.delta or 0.0
         below = delta < low
         word = "not judged" if cell.open_question and not run.has_intervals else cell.word
+        word = "suspicious gain" if cell.suspicious and cell.status == "failed" else word
         suffix = "" if cell.same else f", {word}"
         edge = f", {numbers.delta(delta)} \N{DOWNWARDS ARROW}" if below else ""
         drawn_at = low + 0.04 * (high - low) if below else delta
@@ -101,7 +102,7 @@ def panel_of(group: Group, run: Run) -> Panel:
         ))  # fmt: skip
     return Panel(
         title=f"{group.model} on {group.fixtures}",
-        note=_note(group, drawn),
+        note=_note(group, drawn, run),
         points=tuple(points),
         absent=len(group.candidates) - len(drawn),
         margins=margins,
@@ -144,18 +145,22 @@ def _front(cells: Sequence[CellView]) -> tuple[tuple[float, float], ...]:
     return tuple(sorted(set(kept)))
 
 
-def _note(group: Group, drawn: Sequence[CellView]) -> str:
+def _note(group: Group, drawn: Sequence[CellView], run: Run) -> str:
     """``ΔAP from AP 0.7118. Only onnxrt int8 failed.``."""
     reference_ap = group.reference.ap if group.reference else None
     start = "" if reference_ap is None else f"ΔAP from AP {numbers.fixed(reference_ap, 4)}."
     failed = [c.label for c in drawn if c.status in ("failed", "waived")]
+    undecided = [c.label for c in drawn if c.open_question and run.has_intervals]
     outside = [c.label for c in drawn if c.open_question and c.margin and (c.delta or 0.0) < -c.margin]
+    outside = [] if run.has_intervals else outside
     sentences = [start] if start else []
     if failed:
         sentences.append(f"{'Only ' if len(failed) == 1 else ''}{numbers.in_words(failed)} failed.")
     if outside:
         verb = "lies" if len(outside) == 1 else "lie"
         sentences.append(f"{numbers.in_words(outside)} {verb} outside the margin as measured, not judged.")
-    if drawn and not failed and not outside:
+    if undecided:
+        sentences.append(f"{numbers.in_words(undecided)} {'is' if len(undecided) == 1 else 'are'} undecided.")
+    if drawn and not failed and not outside and not undecided:
         sentences.append("Every cell drawn here lies inside its margin.")
     return " ".join(sentences)

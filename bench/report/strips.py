@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bench.report import numbers
-from bench.report.evidence import flat
+from bench.report.rounds import kind_of, rounds_of, slows_the_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from bench.report.cells import CellView, Group, Run
+    from bench.report.rounds import Round
 
 STRIP_WIDTH, STRIP_HEIGHT = 600.0, 100.0
 DENSITY_WIDTH = 300.0
 _LOW, _HIGH = 0.9, 1.4
 """Smallest vertical range of a strip: latency over the cell's own median."""
 _LOWEST, _HIGHEST = 0.3, 3.0
-STEADY, MOVED = 0.05, 0.15
-"""Spread of round medians up to which timing is called clean, and from which it is not."""
+_NAMED_ROUNDS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +36,32 @@ class Strip:
     dots: str
     """Path of points of kept rounds."""
     tagged_dots: str
-    """Path of points of tagged rounds."""
-    bands: tuple[tuple[float, float, str], ...]
-    """Left edge, width and tag of tagged rounds."""
+    """Path of points of rounds in which the clock was low."""
+    bands: tuple[tuple[float, float, str, bool], ...]
+    """Left edge, width, tags and "the clock was low" of tagged rounds."""
+    openings: str
+    """Path of lines where the lane was opened anew."""
     median_y: float
     density: str
     p50_x: float
     ticks: str
     """Path of short ticks at p90 and p99."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagLine:
+    """One kind of tag in one model."""
+
+    kind: str
+    clock: bool
+    text: str
+    """``round 3 (31 %)``."""
+
+    @property
+    def title(self) -> str:
+        """The kind at the start of a line."""
+        spelled = re.sub(r"\b(cpu|gpu)\b", lambda found: found.group().upper(), self.kind)
+        return spelled[:1].upper() + spelled[1:]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,97 +77,73 @@ class Timing:
     """Vertical range of the strips."""
     high: float
     strips: tuple[Strip, ...]
+    tags: tuple[TagLine, ...]
+    of_rounds: int | None
+    """How many rounds there were, where the file keeps fewer."""
 
 
 def timings_of(run: Run) -> list[Timing]:
     """One block per model that has samples."""
     found = []
     for group in run.groups:
-        cells = [cell for cell in group.cells if _rounds(cell)]
+        cells = [cell for cell in group.cells if rounds_of(cell)]
         if cells:
             found.append(_timing(group, cells))
     return found
 
 
-def timing_finding(run: Run) -> str:
-    """Was the timing clean: by tags where rounds carry them, and by how far round medians moved within a cell."""
-    spreads = [(spread, cell) for cell in run.cells if (spread := _spread(cell)) is not None]
-    if not any(cell.raw["speed"] for cell in run.cells):
-        return "Nothing was timed."
-    if not spreads:
-        return "Unknown: this file keeps no samples by round."
-    worst, cell = max(spreads, key=lambda item: item[0])
-    tags = sorted({tag for c in run.cells for r in _rounds(c) for tag in _tags(r)})
-    word = "Yes" if worst <= STEADY and not tags else "Mostly" if worst <= MOVED else "No"
-    where = f"{numbers.percent(worst)} ({run.name(cell)})"
-    text = f"{word}: between the calmest and the slowest tenth of rounds, a cell’s median moved by at most {where}."
-    if word == "No":
-        moved = f"the median of {run.name(cell)} moved by {numbers.percent(worst)} between rounds"
-        text = f"No: {moved}. Small ratios are not safe."
-    return text + (f" Tagged rounds: {numbers.in_words(tags)}." if tags else "")
-
-
-def noise_of(run: Run) -> tuple[list[str], tuple[str, ...], list[tuple[CellView, tuple[str, ...]]]]:
-    """Noise facts: those equal for all timed cells as lines, the others as column names and a row per cell."""
-    rows: list[tuple[CellView, dict[str, str]]] = []
-    for cell in run.cells:
-        noise = (cell.raw["speed"] or {}).get("noise")
-        if noise:
-            rows.append((cell, dict(line.split(": ", 1) for line in flat(noise) if ": " in line)))
-    names = list(dict.fromkeys(name for _, row in rows for name in row))
-    values = {name: {row.get(name) for _, row in rows} for name in names}
-    common = [f"{name.replace('_', ' ')} {rows[0][1][name]}" for name in names if len(values[name]) == 1]
-    shown = [name for name in names if len(values[name]) > 1][:7]
-    heads = tuple(name.replace("_", " ") for name in shown)
-    dash = "\N{EN DASH}"
-    return common, heads, [(cell, tuple(row.get(name, dash) for name in shown)) for cell, row in rows] if shown else []
-
-
-def _rounds(cell: CellView) -> Sequence[Mapping[str, Any]]:
-    """Rounds with at least one finite sample; an emulated cell's latency is shown nowhere."""
-    speed = None if cell.emulated else cell.raw["speed"]
-    return [r for r in (speed or {}).get("rounds", []) if len(_samples(r))]
-
-
-def _samples(one_round: Mapping[str, Any]) -> list[float]:
-    return [float(s) for s in one_round.get("samples_ms", []) if math.isfinite(float(s)) and float(s) > 0]
-
-
-def _tags(one_round: Mapping[str, Any]) -> list[str]:
-    return [str(tag) for tag in one_round.get("tags") or []]
-
-
-def _spread(cell: CellView) -> float | None:
-    """90th over 10th percentile of round medians, minus one; None below five rounds."""
-    medians = [float(np.median(_samples(r))) for r in _rounds(cell)]
-    if len(medians) < 5:
-        return None
-    low, high = (float(end) for end in np.percentile(medians, [10, 90]))
-    return high / low - 1
-
-
 def _timing(group: Group, cells: Sequence[CellView]) -> Timing:
-    count = max(len(_rounds(cell)) for cell in cells)
-    tops = [np.percentile([s for r in _rounds(cell) for s in _samples(r)], 98) for cell in cells]
+    rounds = {cell.anchor: rounds_of(cell) for cell in cells}
+    columns = sorted({r.number for found in rounds.values() for r in found})
+    count = len(columns)
+    tops = [np.percentile([s for r in found for s in r.samples_ms], 98) for found in rounds.values()]
     step = _nice_step(float(max(tops)) * 1.06 / 4)
     axis_ms = step * 4
     every = max(1, math.ceil(count / 12))
     round_ticks = tuple(
-        ((i + 0.5) / count * 100, str(i + 1), (i // every) % 2 == 1) for i in range(0, count, every)
+        ((i + 0.5) / count * 100, str(columns[i]), (i // every) % 2 == 1) for i in range(0, count, every)
     )  # fmt: skip
     ms_ticks = tuple((i * 25.0, f"{step * i:g}" + (" ms" if i == 4 else ""), i % 2 == 1) for i in range(5))
-    low, high = _vertical_range(cells)
-    strips = tuple(_strip(cell, count, axis_ms, low, high) for cell in cells)
+    low, high = _vertical_range(list(rounds.values()))
+    run_in_all = max(int(cell.raw["speed"].get("rounds_run") or 0) for cell in cells)
     return Timing(
-        title=group.title, rounds=count, round_ticks=round_ticks, ms_ticks=ms_ticks, low=low, high=high, strips=strips
-    )
+        title=group.title, rounds=count, round_ticks=round_ticks, ms_ticks=ms_ticks, low=low, high=high,
+        strips=tuple(_strip(cell, rounds[cell.anchor], columns, axis_ms, low, high) for cell in cells),
+        tags=_tag_lines(list(rounds.values())), of_rounds=run_in_all if run_in_all > count else None,
+    )  # fmt: skip
 
 
-def _vertical_range(cells: Sequence[CellView]) -> tuple[float, float]:
+def _tag_lines(rounds: Sequence[Sequence[Round]]) -> tuple[TagLine, ...]:
+    """What each kind of tag says, and of which rounds; the clock's first."""
+    found: dict[str, dict[int, list[str]]] = {}
+    for one_round in (r for cell in rounds for r in cell):
+        for tag in one_round.tags:
+            found.setdefault(kind_of(tag), {}).setdefault(one_round.number, []).append(tag)
+    lines = []
+    for kind, by_round in found.items():
+        if len(by_round) > _NAMED_ROUNDS:
+            text = f"{len(by_round)} rounds"
+        else:
+            parts = [_with_details(number, kind, tags) for number, tags in sorted(by_round.items())]
+            text = f"{'round' if len(parts) == 1 else 'rounds'} {numbers.in_words(parts)}"
+        lines.append(TagLine(kind=kind, clock=slows_the_clock(kind), text=text))
+    return tuple(sorted(lines, key=lambda line: (not line.clock, line.kind)))
+
+
+def _with_details(number: int, kind: str, tags: Sequence[str]) -> str:
+    """``3 (31 %)``, ``3 (12 % to 31 %)``: the tags of one round differ by cell."""
+    details = [tag[len(kind) :].strip() for tag in dict.fromkeys(tags)]
+    details = sorted((d for d in details if d), key=lambda d: (len(d), d))
+    if not details:
+        return str(number)
+    return f"{number} ({details[0]})" if len(details) == 1 else f"{number} ({details[0]} to {details[-1]})"
+
+
+def _vertical_range(rounds: Sequence[Sequence[Round]]) -> tuple[float, float]:
     """Wide enough for nine samples in ten of every cell, to one decimal."""
     low, high = _LOW, _HIGH
-    for cell in cells:
-        samples = [s for r in _rounds(cell) for s in _samples(r)]
+    for found in rounds:
+        samples = [s for r in found for s in r.samples_ms]
         ends = np.percentile(samples, [5, 95]) / np.median(samples)
         low, high = min(low, float(ends[0])), max(high, float(ends[1]))
     return max(math.floor(low * 10) / 10, _LOWEST), min(math.ceil(high * 10) / 10, _HIGHEST)
@@ -160,23 +155,27 @@ def _nice_step(raw: float) -> float:
     return next(float(f) * scale for f in (1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10) if f * scale >= raw * 0.999)
 
 
-def _strip(cell: CellView, count: int, axis_ms: float, low: float, high: float) -> Strip:
-    rounds = _rounds(cell)
-    samples = [s for r in rounds for s in _samples(r)]
+def _strip(
+    cell: CellView, rounds: Sequence[Round], columns: Sequence[int], axis_ms: float, low: float, high: float
+) -> Strip:
+    samples = [s for r in rounds for s in r.samples_ms]
     median = float(np.median(samples))
     latency = cell.raw["speed"]["latency_ms"]
-    width = STRIP_WIDTH / count
+    width = STRIP_WIDTH / len(columns)
     dots: list[str] = []
-    tagged: list[str] = []
-    bands = []
-    for index, one_round in enumerate(rounds):
-        values, tags = _samples(one_round), _tags(one_round)
-        target = tagged if tags else dots
-        for place, value in enumerate(values):
-            x = index * width + width * (0.16 + 0.68 * (place + 0.5) / len(values))
-            target.append(f"M{x:.1f} {_y(value / median, low, high):.0f}h0")
-        if tags:
-            bands.append((round(index * width, 1), round(width, 1), tags[0]))
+    slowed: list[str] = []
+    bands: list[tuple[float, float, str, bool]] = []
+    openings = []
+    for before, one_round in zip([None, *rounds], rounds, strict=False):
+        left = columns.index(one_round.number) * width
+        clock = any(slows_the_clock(tag) for tag in one_round.tags)
+        for place, value in enumerate(one_round.samples_ms):
+            x = left + width * (0.16 + 0.68 * (place + 0.5) / len(one_round.samples_ms))
+            (slowed if clock else dots).append(f"M{x:.1f} {_y(value / median, low, high):.0f}h0")
+        if one_round.tags:
+            bands.append((round(left, 1), round(width, 1), ", ".join(one_round.tags), clock))
+        if before and before.opening != one_round.opening:
+            openings.append(f"M{left:.1f} 0V100")
     ticks = [latency.get(name) for name in ("p90", "p99")]
     marks = [f"M{min(float(t) / axis_ms, 1) * DENSITY_WIDTH:.1f} 55V100" for t in ticks if t is not None]
     p50 = float(latency["p50"])
@@ -184,8 +183,9 @@ def _strip(cell: CellView, count: int, axis_ms: float, low: float, high: float) 
     if latency.get("p99") is not None:
         note += f", p99 {numbers.three_digits(float(latency['p99']))}"
     return Strip(
-        label=cell.label,  note=note, dots="".join(dots), tagged_dots="".join(tagged),
-        bands=tuple(bands), median_y=round(_y(1.0, low, high), 1), density=_density(samples, axis_ms),
+        label=cell.label, note=note, dots="".join(dots), tagged_dots="".join(slowed),
+        bands=tuple(bands), openings="".join(openings),
+        median_y=round(_y(1.0, low, high), 1), density=_density(samples, axis_ms),
         p50_x=round(min(p50 / axis_ms, 1) * DENSITY_WIDTH, 1), ticks="".join(marks),
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bench.report import numbers
-from bench.report.answer import NO_INTERVAL, best, sentence_of
+from bench.report.answer import best, sentence_of
 from bench.report.cells import DID_NOT_RUN, backend_rank
 from bench.types import PRECISIONS
 
@@ -31,8 +31,13 @@ class Box:
     label: str
     delta: str | None
     """``−0.0005``; the reference shows its AP."""
+    delta_ends: str | None
+    """``[−0.0019, +0.0009]``."""
     speed: str | None
     """``1.21×``, ``emulated``."""
+    speed_ends: str | None
+    bar: Bar | None
+    """Drawn in place of ``delta_ends`` where columns are narrow."""
     doubt: bool
     """True when an interval exists and does not decide the speed."""
     note: str | None
@@ -59,6 +64,8 @@ class Bar:
     zero: float
     dot: float
     ends: tuple[float, float] | None
+    beyond: tuple[bool, bool]
+    """Whether each end of the interval lies beyond the drawn range: it then has an arrow and no cap."""
     clipped: bool
     """True when the dot lies beyond the drawn range and stands on its edge."""
 
@@ -73,6 +80,8 @@ class Row:
     ap: str | None
     delta: str | None
     delta_note: str | None
+    way_out: str | None
+    """Of an undecided difference: what would decide. Of a suspicious one: that it is."""
     bar: Bar | None
     latency: tuple[str | None, ...]
     """p50, p90 and p99 in ms, as many as the table has columns."""
@@ -145,11 +154,23 @@ def _box(cell: CellView, fastest: bool) -> Box:
     elif cell.ran:
         delta = None if cell.delta is None else numbers.delta(cell.delta)
         speed = "emulated" if cell.emulated else None if cell.ratio is None else numbers.ratio(cell.ratio)
+    return Box(
+        cell=cell, label=cell.label, delta=delta, speed=speed, doubt=cell.speed_verdict == "undecided", fastest=fastest,
+        delta_ends=numbers.interval(cell.delta_ci95, 4, sign=True) if delta and cell.delta_ci95 else None,
+        speed_ends=numbers.interval(cell.ratio_ci95, 2, sign=False) if speed and cell.ratio_ci95 else None,
+        bar=_bar(cell) if delta and cell.delta_ci95 else None, note=_box_note(cell),
+    )  # fmt: skip
+
+
+def _box_note(cell: CellView) -> str | None:
+    """Why a cell is not simply passed, at most 22 characters."""
+    if cell.status == "undecided" and cell.would_decide:
+        count = cell.images_to_decide
+        return "delta at the margin" if count is None else f"needs ≈ {numbers.about(count)} images"
+    if cell.status == "failed" and cell.suspicious:
+        return "suspicious gain"
     note = cell.raw["reason_short"] or (short_reason(cell.reason) if cell.word not in ("passed", "reference") else None)
-    if not note and cell.open_question:
-        note = "not judged"
-    doubt = cell.speed_verdict == "undecided"
-    return Box(cell=cell, label=cell.label, delta=delta, speed=speed, doubt=doubt, note=note, fastest=fastest)
+    return note or ("not judged" if cell.open_question else None)
 
 
 def short_reason(reason: str | None) -> str | None:
@@ -189,6 +210,7 @@ def _row(cell: CellView, run: Run, percentiles: Sequence[str]) -> Row:
         ap=None if cell.ap is None else numbers.fixed(cell.ap, 4),
         delta=None if cell.delta is None or cell.role == "reference" else numbers.delta(cell.delta),
         delta_note=_delta_note(cell, run),
+        way_out="suspicious gain" if cell.suspicious else cell.would_decide,
         bar=_bar(cell),
         latency=latency,
         end_to_end=_three((speed["end_to_end_ms"] or {}).get("p50")) if speed else None,
@@ -216,7 +238,7 @@ def _delta_note(cell: CellView, run: Run) -> str | None:
         return numbers.interval(cell.delta_ci95, 4, sign=True)
     if cell.accuracy_verdict == "not judged":
         return "shown, not judged"
-    return NO_INTERVAL if run.has_intervals else None
+    return run.no_interval if run.has_intervals else None
 
 
 def _ratio(cell: CellView) -> str | None:
@@ -253,6 +275,11 @@ def _bar(cell: CellView) -> Bar | None:
         share = (min(max(value / margin, _BAR_LOW), _BAR_HIGH) - _BAR_LOW) / (_BAR_HIGH - _BAR_LOW)
         return round(4 + share * (BAR_WIDTH - 8), 1)
 
-    clipped = not _BAR_LOW <= cell.delta / margin <= _BAR_HIGH
-    ends = (place(cell.delta_ci95[0]), place(cell.delta_ci95[1])) if cell.delta_ci95 else None
-    return Bar(band=(place(-margin), place(margin)), zero=place(0), dot=place(cell.delta), ends=ends, clipped=clipped)
+    def is_beyond(value: float) -> bool:
+        return not _BAR_LOW <= value / margin <= _BAR_HIGH
+
+    low, high = cell.delta_ci95 or (cell.delta, cell.delta)
+    return Bar(
+        band=(place(-margin), place(margin)), zero=place(0), dot=place(cell.delta), clipped=is_beyond(cell.delta),
+        ends=(place(low), place(high)) if cell.delta_ci95 else None, beyond=(is_beyond(low), is_beyond(high)),
+    )  # fmt: skip

@@ -58,7 +58,9 @@ def _print_answer(run: Run, paper: Paper) -> None:
     names = min(max(cell_len(best.group.title) for best in found), 28)
     labels = max([cell_len(best.cell.label) for best in found if best.cell], default=0)
     for best in found:
-        row = _best_row(best, labels) if best.cell else "none: no candidate is both the same and faster"
+        row = (
+            _best_row(best, labels, run.no_interval) if best.cell else "none: no candidate is both the same and faster"
+        )
         name = _pad(_shorten(paper.clean(best.group.title), names), names)
         for index, part in enumerate(paper.fold(row, paper.width - names - 4)):
             paper.line("  ", name if index == 0 else " " * names, "  ", part)
@@ -67,14 +69,14 @@ def _print_answer(run: Run, paper: Paper) -> None:
             paper.wrapped(nearest, "dim", indent=names + 4)
 
 
-def _best_row(best: answer.Best, width: int) -> str:
+def _best_row(best: answer.Best, width: int, no_interval: str) -> str:
     """``openvino int8  2.31× torch fp32  AP −0.002 [−0.006, +0.001]``."""
     cell = best.cell
     if cell is None:
         return ""
     parts = [_pad(cell.label, width), f"{numbers.ratio(cell.ratio or 0.0)} {best.group.reference_label}"]
     if cell.delta is not None:
-        ends = f" {numbers.interval(cell.delta_ci95, 3, sign=True)}" if cell.delta_ci95 else f", {answer.NO_INTERVAL}"
+        ends = f" {numbers.interval(cell.delta_ci95, 3, sign=True)}" if cell.delta_ci95 else f", {no_interval}"
         parts.append(f"AP {numbers.delta_short(cell.delta):>6}{ends}")
     return "  ".join(parts)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.results import STAT_NAMES
 from bench.tests.sample_flips import sample_flips
+from bench.tests.sample_intervals import add_intervals
 
 HOSTILE = "<script>alert('x')</script>\"&amp;$\\frac{1}{2}$"
 REFERENCE_AP = {"yolov10n": 0.7118, "fastestdet": 0.2837}
@@ -18,7 +19,7 @@ FLOOR = {"fp32": 0.0002, "bf16": 0.001, "fp16": 0.001, "int8": 0.003}
 
 
 def sample_suite(*, intervals: bool = False, hostile: bool = False) -> dict[str, Any]:
-    """Two models, every status, emulated cells. ``intervals``: as a later version measures them."""
+    """Two models, every status, emulated cells. Without ``intervals`` as the first version wrote it: fields absent."""
     text = (
         HOSTILE
         if hostile
@@ -30,7 +31,7 @@ def sample_suite(*, intervals: bool = False, hostile: bool = False) -> dict[str,
         for cell in cells:
             cell["cell"]["fixtures"] += HOSTILE
     if intervals:
-        _add_intervals(cells)
+        add_intervals(cells)
     references = {c["cell"]["model"]: cell_id(c) for c in cells if c["role"] == "reference"}
     return {
         "schema": "suite_result/1",
@@ -327,28 +328,3 @@ def _speed(p50_ms: float, ratio: float, *, seed: str) -> dict[str, Any]:
         "noise": {"load_average_before": 0.7, "load_average_after": 1.9},
         "rounds": rounds,
     }
-
-
-def _add_intervals(cells: list[dict[str, Any]]) -> None:
-    for cell in cells:
-        accuracy, speed = cell["accuracy"], cell["speed"]
-        if cell["role"] == "reference" or accuracy is None:
-            continue
-        width = accuracy["margin"] * 0.4 + 0.0001
-        accuracy.update(ci95=[accuracy["delta"] - width, accuracy["delta"] + width], resolvable=width * 1.6)
-        loses = accuracy["ci95"][0] < -accuracy["margin"]
-        if cell["status"] == "undecided" and not loses:
-            cell.update(status="passed", reason=None, reason_short=None)
-            accuracy["verdict"] = "passed"
-        if speed and speed["ratio"]:
-            low, high = speed["ratio"] * 0.978, speed["ratio"] * 1.022
-            word = (
-                "faster"
-                if low > 1.03
-                else "slower"
-                if high < 0.97
-                else "same"
-                if low > 0.97 and high < 1.03
-                else "undecided"
-            )
-            speed.update(ratio_ci95=[low, high], verdict=word)

@@ -9,9 +9,10 @@ from bench.report.cells import read_run
 from bench.report.figure import scatter_svg
 from bench.report.flips import MAX_DRAWN, picture_of
 from bench.report.labels import place_labels
+from bench.report.noise import noise_of, timing_finding
 from bench.report.provenance import artifacts_of, protocol_of
 from bench.report.scatter import MAX_LABELLED, panel_of
-from bench.report.strips import noise_of, timing_finding, timings_of
+from bench.report.strips import timings_of
 from bench.report.tables import matrix_of, rows_of, short_reason
 from bench.tests.sample_suite import as_reference, make_cell, sample_suite
 
@@ -183,3 +184,10 @@ def test_noise_that_is_equal_for_all_cells_is_told_once() -> None:
     assert common == ["load average before 0.7", "load average after 1.9"]
     assert heads == ()
     assert rows == []
+
+
+def test_noise_that_the_cells_of_a_model_share_is_one_row() -> None:
+    common, heads, rows = noise_of(read_run(sample_suite(intervals=True)))
+    assert "CPU steal % 0.4" in common
+    assert heads == ("CPU MHz",)
+    assert rows == [("fastestdet, all cells", ("not readable here",)), ("yolov10n, all cells", ("2,210 to 2,900",))]

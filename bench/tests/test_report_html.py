@@ -121,8 +121,8 @@ def test_without_intervals_the_page_says_so_and_draws_no_bars(pages: dict[str, s
     assert "ΔAP, no interval yet" in text
     assert "no interval yet" in text.split("fastest that is still the same")[1][:120]
     assert "shown, not judged" in text
-    assert "Points have no bars: this version measures no intervals yet." in text
-    assert "Intervals not measured by this version" in text
+    assert "Points have no bars: this file has no intervals yet." in text
+    assert "Intervals none in this file" in text
     assert "[95 % interval]" not in text
 
 
@@ -132,13 +132,14 @@ def test_with_intervals_the_page_draws_them(pages: dict[str, str]) -> None:
     assert "[2.26, 2.36]" in text
     assert "no interval yet" not in text
     assert "Bars are 95 % intervals" in text
-    assert "Smallest loss that these images resolve" in text
+    assert "Resolvable against margin" in text
+    assert "600 shapes images resolve every margin set for yolov10n." in text
 
 
 def test_sections_without_fields_are_one_line_each(pages: dict[str, str]) -> None:
     text = words(pages["plain"])
-    assert "Left out: intervals over images are not measured by this version" in text
-    assert "Left out: differences by class are not measured by this version." in text
+    assert "Left out: this file has no intervals over images" in text
+    assert "Left out: this file has no differences by class." in text
 
 
 def test_an_emulated_cell_shows_no_latency_and_no_ratio() -> None:
