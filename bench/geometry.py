@@ -1,7 +1,7 @@
-"""Boxes and letterbox arithmetic. Pure numpy; pixel edges, so a box from 0 to W covers the whole width.
+"""Boxes, keypoints and letterbox arithmetic. Pure numpy; pixel edges, so a box from 0 to W covers the whole width.
 
 Conventions: ``xyxy`` corners, ``xywh`` top-left corner and size, ``cxcywh`` centre and size.
-N, M boxes. Converters read right to left: ``boxes_xyxy = xyxy_from_cxcywh(boxes_cxcywh)``.
+N, M boxes, K keypoints. Converters read right to left: ``boxes_xyxy = xyxy_from_cxcywh(boxes_cxcywh)``.
 """
 
 from __future__ import annotations
@@ -53,6 +53,25 @@ def box_iou(a_xyxy: Array, b_xyxy: Array) -> Array:
     empty: Array = np.where(np.isnan(union), np.nan, 0.0)
     np.divide(inter, union, out=empty, where=union > 0)
     return empty
+
+
+def oks(a_xy: Array, b_xy: Array, areas_px2: Array, sigmas: Array) -> Array:
+    """(N, K, 2), (M, K, 2) keypoints -> (N, M) object keypoint similarity in float64.
+
+    COCO's: the mean over keypoints of exp(-d^2 / (2 area (2 sigma)^2)). Every keypoint counts.
+
+    Args:
+        a_xy: keypoints that the areas belong to, pixels.
+        b_xy: keypoints compared with them.
+        areas_px2: (N,) of the objects ``a_xy``.
+        sigmas: (K,) how far off an annotator puts each keypoint, relative to the root of the area.
+    """
+    a, b = np.asarray(a_xy, np.float64)[:, None], np.asarray(b_xy, np.float64)[None]
+    squared = np.square(a - b).sum(axis=-1)
+    # an object without area is similar to its own place only; the constant is the one of the reference scorer
+    scale = 2 * (np.asarray(areas_px2, np.float64) + np.spacing(1))[:, None, None]
+    similarity: Array = np.exp(-squared / (scale * np.square(2 * np.asarray(sigmas, np.float64)))).mean(axis=-1)
+    return similarity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

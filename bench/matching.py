@@ -1,7 +1,8 @@
 """Are they the same detections? Optimal one-to-one matching per image and class.
 
-Missing and extra boxes both count. A box may differ for a reason that lies in the arithmetic of a threshold and not in
-the model; such explained flips are counted apart and need evidence:
+Missing and extra boxes both count. Keypoints are compared by OKS, beside their boxes and scores. A box may differ for a
+reason that lies in the arithmetic of a threshold and not in the model; such explained flips are counted apart and need
+evidence:
 
 * score floor: the partner exists in the other list, just on the other side of the floor;
 * a limit of the list: the box's score is that of the model's own floor, or of the last detection in a full list;
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.matching_pairs import MatchRules, Side, overlap, pair, pair_left
+from bench.matching_pairs import Likeness, MatchRules, Side, pair, pair_left
+from bench.matching_words import Moved, describe_worst, explain
 from bench.results import ParityResult
 from bench.types import Prediction
 
@@ -91,6 +93,8 @@ def compare_predictions(
     gate: bool,
     score_floor: float = 0.05,
     min_iou: float = 0.99,
+    min_oks: float = 0.99,
+    oks_sigmas: Sequence[float] = (),
     max_score_difference: float = 1e-3,
     max_detections: int | None = None,
     emission_floor: float = 0.0,
@@ -104,7 +108,10 @@ def compare_predictions(
         gate: judge; otherwise only a non-finite value or an absent image fails.
         score_floor: boxes below count only as partners.
         min_iou: smallest overlap of a pair.
-        max_score_difference: largest score difference of a pair, and the width of a threshold's neighbourhood.
+        min_oks: smallest keypoint similarity of a pair, over the area of the reference's box.
+        oks_sigmas: one per keypoint; empty when the model finds none.
+        max_score_difference: largest difference of the scores of a pair and of its keypoints, and the width of a
+            threshold's neighbourhood.
         max_detections: the model's cut, ``ModelSpec.max_detections``.
         emission_floor: the model's own floor, ``ModelSpec.score_floor``.
 
@@ -113,11 +120,13 @@ def compare_predictions(
         largest score difference of a pair), and the images that differ, worst first.
 
     Raises:
-        ContractError: lists of unequal length, or keypoints, which this comparison would ignore.
+        ContractError: lists of unequal length, or keypoints that do not agree with the sigmas.
     """
     rules = MatchRules(
         score_floor=score_floor,
         min_iou=min_iou,
+        min_oks=min_oks,
+        oks_sigmas=tuple(oks_sigmas),
         max_score_difference=max_score_difference,
         max_detections=max_detections,
         emission_floor=emission_floor,
@@ -153,20 +162,20 @@ def _compare_image(
 
 def _match(image: _Image, ref: Side, cand: Side, rules: MatchRules, names: Sequence[str]) -> _Image:
     """Pair equal boxes, then boxes that moved, then class ties; what is left is explained, missing or extra."""
-    iou = overlap(ref, cand)
-    gap = np.abs(ref.scores[:, None] - cand.scores[None])
+    like = Likeness.of(ref, cand, rules)
+    gap, least = like.score_gap, like.least
     same_class = ref.labels[:, None] == cand.labels[None]
-    equal = (iou >= rules.min_iou) & (gap <= rules.max_score_difference)
+    equal = like.equal(rules)
 
-    rows, columns = pair(equal & same_class, iou, ref.required, cand.required)
+    rows, columns = pair(equal & same_class, least, ref.required, cand.required)
     matched = int(np.count_nonzero(ref.required[rows] & cand.required[columns]))
     left_r, left_c = _left(ref.required, rows), _left(cand.required, columns)
-    moved_r, moved_c, left_r, left_c = pair_left(same_class & (iou >= _MOVED_IOU), iou, left_r, left_c)
-    tied_r, tied_c, left_r, left_c = pair_left(equal & ~same_class, iou, left_r, left_c)
+    moved_r, moved_c, left_r, left_c = pair_left(same_class & (like.iou >= _MOVED_IOU), least, left_r, left_c)
+    tied_r, tied_c, left_r, left_c = pair_left(equal & ~same_class, least, left_r, left_c)
     lacking_r, lacking_c = cand.may_lack(ref.scores[left_r], rules), ref.may_lack(cand.scores[left_c], rules)
     missing, extra = left_r[~lacking_r], left_c[~lacking_c]
 
-    strayed = (1 - iou[moved_r, moved_c]) * ref.scores[moved_r] + gap[moved_r, moved_c]
+    strayed = (1 - least[moved_r, moved_c]) * ref.scores[moved_r] + gap[moved_r, moved_c]
     alone = float(ref.scores[missing].sum() + cand.scores[extra].sum())
     difference = replace(
         image.difference,
@@ -182,7 +191,7 @@ def _match(image: _Image, ref: Side, cand: Side, rules: MatchRules, names: Seque
         ties=len(tied_r),
         tie_badness=float(ref.scores[tied_r].sum() + cand.scores[tied_c].sum()),
         score_gap=max(float(gap[r, c].max(initial=0.0)) for r, c in ((rows, columns), (moved_r, moved_c))),
-        worst=image.worst or _describe_worst(ref, cand, missing, extra, (moved_r, moved_c, strayed, iou), names),
+        worst=image.worst or describe_worst(ref, cand, missing, extra, Moved(moved_r, moved_c, strayed, like), names),
     )
 
 
@@ -227,62 +236,8 @@ def _result(images: list[_Image], changed: list[_Image], gate: bool, rules: Matc
         nonfinite=count["nonfinite"],
         worst=worst,
         passed=passed,
-        explain=_explain(len(images), total, count, [d for d in differences if d.unexplained], worst, rules),
+        explain=explain(len(images), total, count, [d for d in differences if d.unexplained], worst, rules),
     )
-
-
-def _explain(
-    images: int,
-    total: int,
-    count: Mapping[str, int],
-    differing: Sequence[ImageDifference],
-    worst: str | None,
-    rules: MatchRules,
-) -> str:
-    if not images:
-        return "detections: no image was compared"
-    flips = f"; {count['explained']} explained flips" if count["explained"] else ""
-    if not differing:
-        agree = f"IoU >= {rules.min_iou:g}, score difference <= {rules.max_score_difference:g}"
-        return f"detections: all {total} on {images} images agree ({agree}){flips}"
-    kinds = [f"{count[name]} {name}" for name in ("missing", "extra", "moved") if count[name]]
-    kinds += [f"{count['nonfinite']} not finite"] if count["nonfinite"] else []
-    absent = sum(d.absent is not None for d in differing)
-    kinds += [f"{absent} images on one side only"] if absent else []
-    share = f"{count['unexplained']}/{total} differ on {len(differing)} of {images} images"
-    return f"detections: {share} ({', '.join(kinds)}){flips}" + (f"; worst {worst}" if worst else "")
-
-
-def _describe_worst(
-    ref: Side,
-    cand: Side,
-    missing: Array,
-    extra: Array,
-    moved: tuple[Array, Array, Array, Array],
-    names: Sequence[str],
-) -> str | None:
-    """One clause about the difference that weighs most in an image."""
-    clauses = []
-    for side, rows, word in ((ref, missing, "is missing"), (cand, extra, "is extra")):
-        if len(rows):
-            row = rows[np.argmax(side.scores[rows])]
-            clauses.append((float(side.scores[row]), f"{_box(side, row, names)} {word}"))
-    moved_r, moved_c, strayed, iou = moved
-    if len(moved_r):
-        at = int(np.argmax(strayed))
-        r, c = moved_r[at], moved_c[at]
-        expected = f"{_box(ref, r, names)} has IoU {iou[r, c]:.4f}"
-        clauses.append(
-            (float(strayed[at]), f"{expected}, expected score {ref.scores[r]:.4f}, got {cand.scores[c]:.4f}")
-        )
-    return max(clauses)[1] if clauses else None
-
-
-def _box(side: Side, row: int, names: Sequence[str]) -> str:
-    label = int(side.labels[row])
-    name = names[label] if 0 <= label < len(names) else f"label {label}"
-    corners = ", ".join(f"{value:.1f}" for value in side.boxes_xyxy[row])
-    return f"'{name}' {side.scores[row]:.4f} at ({corners})"
 
 
 def _left(required: Array, paired: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.errors import ContractError
-from bench.geometry import box_iou
+from bench.geometry import box_iou, oks
 
 if TYPE_CHECKING:
     from bench.types import Array, Prediction
@@ -24,7 +24,12 @@ class MatchRules:
     score_floor: float = 0.05
     """Boxes below are compared only as partners of boxes above."""
     min_iou: float = 0.99
+    min_oks: float = 0.99
+    """For keypoints, beside the IoU of their boxes."""
     max_score_difference: float = 1e-3
+    """Of boxes and of keypoints."""
+    oks_sigmas: tuple[float, ...] = ()
+    """One per keypoint; empty when the model finds none."""
     max_detections: int | None = None
     """Cut of the model's list; None when it has none."""
     emission_floor: float = 0.0
@@ -47,6 +52,8 @@ class Side:
     """Rows that were left out because a value is NaN or infinite."""
     limits: tuple[float, ...]
     """Scores at which this list stops for a reason of its own: the emission floor, the detection cut."""
+    keypoints_xys: Array
+    """(N, K, 3) float64; K is 0 when the model finds none."""
 
     @classmethod
     def of(cls, prediction: Prediction, rules: MatchRules, where: str) -> Side:
@@ -59,9 +66,8 @@ class Side:
                 f"{where}: boxes {boxes.shape}, scores {scores.shape} and labels {labels.shape} must be "
                 "(N, 4), (N,) and (N,)"
             )
-        if prediction.keypoints_xys is not None:
-            raise ContractError(f"{where}: has keypoints, which the box comparison would ignore")
-        finite = np.isfinite(scores) & np.isfinite(boxes).all(axis=1)
+        keypoints = _keypoints(prediction, len(scores), len(rules.oks_sigmas), where)
+        finite = np.isfinite(scores) & np.isfinite(boxes).all(axis=1) & np.isfinite(keypoints).all(axis=(1, 2))
         limits = [rules.emission_floor]
         if rules.max_detections is not None and len(scores) >= rules.max_detections and finite.any():
             limits.append(float(scores[finite].min()))
@@ -73,6 +79,7 @@ class Side:
             required=scores[keep] >= rules.score_floor,
             nonfinite=len(scores) - int(np.count_nonzero(finite)),
             limits=tuple(limits),
+            keypoints_xys=keypoints[keep],
         )
 
     def equals(self, other: Side) -> bool:
@@ -81,6 +88,7 @@ class Side:
             np.array_equal(self.boxes_xyxy, other.boxes_xyxy)
             and np.array_equal(self.scores, other.scores)
             and np.array_equal(self.labels, other.labels)
+            and np.array_equal(self.keypoints_xys, other.keypoints_xys)
         )
 
     def may_lack(self, scores: Array, rules: MatchRules) -> Array:
@@ -89,6 +97,57 @@ class Side:
         for limit in self.limits:
             near |= np.abs(scores - limit) <= rules.max_score_difference
         return near
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Likeness:
+    """How alike N rows of the reference and M rows of the candidate are; all (N, M) float64."""
+
+    iou: Array
+    oks: Array
+    """1 everywhere without keypoints."""
+    score_gap: Array
+    """Largest difference of the scores, those of keypoints included."""
+
+    @classmethod
+    def of(cls, reference: Side, candidate: Side, rules: MatchRules) -> Likeness:
+        """Compare every row with every other; OKS takes the area of the reference's box."""
+        iou = overlap(reference, candidate)
+        gap: Array = np.abs(reference.scores[:, None] - candidate.scores[None])
+        if not rules.oks_sigmas:
+            return cls(iou=iou, oks=np.ones_like(iou), score_gap=gap)
+        ours, theirs = reference.keypoints_xys, candidate.keypoints_xys
+        area_px2 = np.prod(reference.boxes_xyxy[:, 2:] - reference.boxes_xyxy[:, :2], axis=1)
+        similarity = oks(ours[..., :2], theirs[..., :2], area_px2, np.array(rules.oks_sigmas))
+        gap = np.maximum(gap, np.abs(ours[:, None, :, 2] - theirs[None, :, :, 2]).max(axis=2, initial=0.0))
+        return cls(iou=iou, oks=similarity, score_gap=gap)
+
+    @property
+    def least(self) -> Array:
+        """The smaller of IoU and OKS."""
+        return np.minimum(self.iou, self.oks)
+
+    def equal(self, rules: MatchRules) -> Array:
+        """(N, M) bool: the same box with the same keypoints and scores, whatever its class."""
+        return (
+            (self.iou >= rules.min_iou) & (self.oks >= rules.min_oks) & (self.score_gap <= rules.max_score_difference)
+        )
+
+
+def _keypoints(prediction: Prediction, rows: int, expected: int, where: str) -> Array:
+    """(N, K, 3) float64 of a prediction; a list without rows needs none."""
+    points = prediction.keypoints_xys
+    if points is None or not rows:
+        if expected and rows:
+            raise ContractError(f"{where}: has no keypoints; the model declares sigmas for {expected}")
+        return np.zeros((rows, expected, 3))
+    if not expected:
+        raise ContractError(
+            f"{where}: has keypoints, which cannot be compared without sigmas: set oks_sigmas in the spec"
+        )
+    if points.shape != (rows, expected, 3):
+        raise ContractError(f"{where}: keypoints {points.shape} must be ({rows}, {expected}, 3)")
+    return np.asarray(points, np.float64)
 
 
 def overlap(reference: Side, candidate: Side) -> Array:

@@ -7,6 +7,7 @@ from bench.geometry import (
     Letterbox,
     box_iou,
     cxcywh_from_xyxy,
+    oks,
     xywh_from_xyxy,
     xyxy_from_cxcywh,
     xyxy_from_xywh,
@@ -74,3 +75,25 @@ def test_an_odd_pixel_of_padding_goes_to_the_bottom_and_right():
     assert box.resized_hw == (158, 320)
     assert (box.top, box.left) == (81, 0)
     assert Letterbox.fit((100, 101), (320, 320)).top == 1
+
+
+def test_oks_is_that_of_pycocotools():
+    from pycocotools.cocoeval import COCOeval
+
+    generator = np.random.default_rng(0)
+    sigmas, areas = np.linspace(0.03, 0.1, 5), np.array([900.0, 4000.0, 25.0])
+    ours, theirs = generator.uniform(0, 60, (3, 5, 2)), generator.uniform(0, 60, (4, 5, 2))
+    theirs[:3] = ours + generator.normal(0, 2, ours.shape)
+    seen = np.ones((3, 5, 1))
+    evaluation = COCOeval(iouType="keypoints")
+    evaluation.params.kpt_oks_sigmas = sigmas
+    evaluation._gts = {(1, 1): [{"keypoints": np.concatenate((k, s), 1).ravel().tolist(), "area": float(a),
+                                 "bbox": [0, 0, 60, 60]} for k, s, a in zip(ours, 2 * seen, areas, strict=True)]}  # fmt: skip
+    evaluation._dts = {(1, 1): [{"keypoints": np.concatenate((k, np.ones((5, 1))), 1).ravel().tolist(), "score": -n}
+                                for n, k in enumerate(theirs)]}  # fmt: skip
+    np.testing.assert_allclose(oks(ours, theirs, areas, sigmas).T, evaluation.computeOks(1, 1), rtol=1e-12)
+
+
+def test_oks_of_an_object_without_area_is_that_of_its_own_place():
+    points = np.array([[[1.0, 2.0], [3.0, 4.0]]])
+    assert oks(points, np.concatenate((points, points + 1)), np.zeros(1), np.full(2, 0.1)).tolist() == [[1.0, 0.0]]

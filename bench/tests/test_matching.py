@@ -141,7 +141,7 @@ def test_columns_of_unequal_length_and_keypoints_are_refused() -> None:
     with pytest.raises(ContractError, match=r"candidate, image 1: boxes \(2, 4\), scores \(1,\)"):
         compare({1: prediction(HORSE)}, {1: uneven})
     posed = Prediction(np.zeros((1, 4)), np.zeros(1), np.zeros(1, np.int64), np.zeros((1, 17, 3)))
-    with pytest.raises(ContractError, match="has keypoints, which the box comparison would ignore"):
+    with pytest.raises(ContractError, match="has keypoints, which cannot be compared without sigmas"):
         compare({1: posed}, {1: posed})
 
 
@@ -271,3 +271,77 @@ def test_adding_one_box_fails_on_either_side(rows: list[Row], row: Row, at: int)
     result, changed = compare(rows, more)
     assert (result.passed, result.mismatched, changed[0].extra) == (False, 1, 1)
     assert compare(more, rows)[0].mismatched == 1
+
+
+SIGMAS = (0.05, 0.05, 0.1)
+
+
+def posed(*people: tuple[Row, list[tuple[float, float, float]]]) -> Prediction:
+    boxes = prediction(*[row for row, _ in people])
+    points = np.array([points for _, points in people], np.float32).reshape(-1, 3, 3)
+    return Prediction(boxes.boxes_xyxy, boxes.scores, boxes.labels, points)
+
+
+EYES = [(30.0, 20.0, 0.9), (50.0, 20.0, 0.8), (60.0, 40.0, 0.7)]
+
+
+def compare_poses(reference: Prediction, candidate: Prediction) -> tuple[ParityResult, tuple[ImageDifference, ...]]:
+    return compare({1: reference}, {1: candidate}, oks_sigmas=SIGMAS)
+
+
+def test_equal_poses_pass_and_the_sentence_names_oks() -> None:
+    result, changed = compare_poses(posed((HORSE, EYES)), posed((HORSE, EYES)))
+    assert (result.passed, changed) == (True, ())
+    assert "OKS >= 0.99" in (result.explain or "")
+
+
+def test_a_keypoint_may_move_by_as_much_as_oks_allows() -> None:
+    # area 5000 px^2, sigma 0.05: one of three keypoints at d costs (1 - exp(-d^2 / 100)) / 3
+    def moved_by(distance: float) -> bool | None:
+        other = [(30.0 + distance, 20.0, 0.9), *EYES[1:]]
+        return compare_poses(posed((HORSE, EYES)), posed((HORSE, other)))[0].passed
+
+    limit = math.sqrt(-100 * math.log(1 - 0.03))
+    assert moved_by(0.98 * limit) is True
+    assert moved_by(1.02 * limit) is False
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [EYES[1], EYES[0], EYES[2]],  # left and right swapped, the box as it was
+        [(y, x, s) for x, y, s in EYES],  # transposed
+        [(x, y, s - 0.01) for x, y, s in EYES],  # the scores of the keypoints only
+    ],
+)
+def test_keypoints_alone_can_fail_a_pose_whose_box_is_right(points: list[tuple[float, float, float]]) -> None:
+    result, changed = compare_poses(posed((HORSE, EYES)), posed((HORSE, points)))
+    assert (result.passed, changed[0].kind) == (False, "1 moved")
+    assert "OKS" in (result.worst or "")
+
+
+def test_a_box_alone_can_fail_a_pose_whose_keypoints_are_right() -> None:
+    result, _ = compare_poses(posed((HORSE, EYES)), posed(((20, 10, 110, 60, 0.8, 0), EYES)))
+    assert result.passed is False
+
+
+def test_poses_are_paired_by_their_keypoints_where_boxes_are_the_same() -> None:
+    other = [(x + 20, y + 10, s) for x, y, s in EYES]
+    result, _ = compare_poses(posed((HORSE, EYES), (HORSE, other)), posed((HORSE, other), (HORSE, EYES)))
+    assert result.passed is True
+
+
+def test_a_keypoint_that_is_not_finite_is_counted_and_never_dropped() -> None:
+    broken = [(math.nan, 20.0, 0.9), *EYES[1:]]
+    result, changed = compare_poses(posed((HORSE, EYES)), posed((HORSE, broken)))
+    assert (result.passed, result.nonfinite) == (False, 1)
+    assert changed[0].missing == 1
+
+
+def test_keypoints_that_do_not_agree_with_the_sigmas_are_refused() -> None:
+    with pytest.raises(ContractError, match="candidate, image 1: has no keypoints; the model declares sigmas for 3"):
+        compare_poses(posed((HORSE, EYES)), prediction(HORSE))
+    with pytest.raises(ContractError, match=r"keypoints \(1, 3, 3\) must be \(1, 2, 3\)"):
+        compare({1: posed((HORSE, EYES))}, {1: posed((HORSE, EYES))}, oks_sigmas=(0.1, 0.1))
+    result, _ = compare_poses(posed((HORSE, EYES)), prediction())
+    assert (result.passed, result.mismatched) == (False, 1), "an empty list needs no keypoints"
