@@ -274,6 +274,21 @@ def baseline(
 
 
 @app.command()
+def history(
+    folder: Annotated[Path, typer.Argument(help="Folder of runs; suite.json files are found at any depth.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "--output", help="Folder of the page (default: this one).")
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Draw accuracy, speed and verdict of every cell from run to run."""
+    from bench.commands.history import history_command
+
+    raise typer.Exit(history_command(folder, out=out, as_json=json, quiet=quiet))
+
+
+@app.command()
 def validate(file: Annotated[Path, typer.Argument(help="Any JSON file that this project writes.")]) -> None:
     """Check a file against its JSON Schema."""
     from bench.commands.documents import validate_command
