@@ -156,6 +156,8 @@ def sentence_of(cell: CellView) -> str:
     accuracy = cell.raw["accuracy"] or {}
     if cell.status == "undecided" and accuracy.get("verdict") == "not judged" and cell.reason == accuracy.get("reason"):
         return UNJUDGED  # the cell's own reason repeats its numbers, which stand beside it
+    if cell.reason and cell.suspicious and cell.reason.startswith("Gains "):
+        return f"Suspicious: g{cell.reason[1:]}"
     if cell.reason:
         return _with_way_out(cell, cell.reason)
     for row in cell.failed_parity:

@@ -8,8 +8,10 @@ from rich.cells import cell_len
 
 from bench.report import answer, numbers, tables
 from bench.report.cells import read_run
+from bench.report.noise import rounds_sentence
 from bench.report.paper import MAX_COLUMNS, Paper
 from bench.report.provenance import reference_of
+from bench.report.resolution import checks_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,11 +120,17 @@ def _row_parts(
 def _heads(run: Run) -> list[str]:
     delta = "ΔAP [95 %]" if run.has_intervals else "ΔAP"
     speed = "Speed [95 %]" if run.has_ratio_intervals else "Speed"
-    return ["Cell", "Verdict", delta, speed, *tables.percentiles_of(run), "Ran"]
+    return ["Cell", "Verdict", delta, speed, *_percentiles(run), "Ran"]
+
+
+def _percentiles(run: Run) -> tuple[str, ...]:
+    """The median and the highest percentile that any cell has enough samples for."""
+    found = tables.percentiles_of(run)
+    return found if len(found) < 3 else (found[0], found[-1])
 
 
 def _rows(group: Group, run: Run) -> list[tuple[CellView, list[str]]]:
-    percentiles = tables.percentiles_of(run)
+    percentiles = _percentiles(run)
     rows = []
     for cell, row in zip(group.cells, tables.rows_of(group, run, percentiles), strict=True):
         verdict = f"{_GLYPHS[cell.word]} {cell.word}"
@@ -233,15 +241,33 @@ def _print_tail(run: Run, paper: Paper, report_path: str | None) -> None:
     includes = sorted({cell.raw["speed"]["includes"] for cell in run.cells if cell.raw["speed"]})
     length = numbers.took(suite["started_at"], suite["finished_at"])
     paper.line()
-    parts = [f"Latency is {text}." for text in includes]
+    parts = [*_timing(run), *(f"Latency is {text}." for text in includes)]
     if not run.has_ratio_intervals and includes:
         parts.append("Speeds have no interval yet and are not judged.")
+    if run.has_intervals:
+        checks = checks_of(run)
+        parts += [check.text for check in checks] or ["No cell was scored again by an independent scorer."]
     parts.append(f"Reference {reference_of(run)}. Run {suite['run_id']}{f', {length}' if length else ''}.")
     paper.wrapped(" ".join(parts), "dim")
     if report_path is not None:
         paper.line(f"Report {report_path}")
     code = suite["exit_code"]
     paper.line((answer.exit_sentence(run), "bold red" if code == 1 else "yellow" if code else "bold"))
+
+
+def _timing(run: Run) -> list[str]:
+    """How long was timed and what was tagged, once where models agree; and which speeds stay undecided."""
+    told: dict[str, list[str]] = {}
+    for group in run.groups:
+        sentence = rounds_sentence(group)
+        if sentence:
+            told.setdefault(sentence, []).append(group.title)
+    parts = [f"{text}{f' ({numbers.in_words(names)})' if len(told) > 1 else ''}" for text, names in told.items()]
+    found = [f"Timing: {'; '.join(parts)}."] if parts else []
+    open_ = [run.name(cell) for cell in run.candidates if cell.speed_verdict == "undecided"]
+    if open_:
+        found.append(f"Speed undecided: {', '.join(open_) if len(open_) <= 4 else f'{len(open_)} cells'}.")
+    return found
 
 
 def _align(text: str, width: int, head: str) -> str:
