@@ -389,6 +389,19 @@ def doctor(json: Json = False) -> None:
 
 
 @app.command()
+def goldens(
+    model: Annotated[str, typer.Argument(help="Registered model, or PATH.py of an adapter.")],
+    out: Annotated[Path, typer.Option("--out", "--output", help="JSON file to write, beside the adapter.")],
+    fixtures: Fixtures = None,
+    quiet: Quiet = False,
+) -> None:
+    """Hash a model's preprocessed images; its spec names the file, and every later run is held to it."""
+    from bench.commands.goldens import goldens_command
+
+    raise typer.Exit(goldens_command(model, out=out, fixtures=fixtures, quiet=quiet))
+
+
+@app.command()
 def clean(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
     """Empty the store of exports, conversions and rendered fixtures."""
     from bench.commands.listing import clean_command

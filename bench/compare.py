@@ -7,6 +7,7 @@ maximum or a sum is taken.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,10 +17,23 @@ from bench.results import ParityResult
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.types import Array
+    from bench.types import Array, FixtureSet
 
 _RELATIVE_FLOOR = 1e-6
 """Share of the golden's rms below which no reference error is believed: float32 has 6e-8 per operation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goldens:
+    """What a model's pre-processing gave for the first images of one set, committed beside the model."""
+
+    fixtures: str
+    """Name of the set."""
+    fixtures_sha256: str
+    opencv: str
+    """Version that decoded and resized, and the processor family."""
+    hashes: Mapping[str, str]
+    """File name of the image -> ``feed_key`` of its feeds."""
 
 
 def tensor_budget(golden_rms: float, reference_error_rms: float, k: float = 10.0) -> float:
@@ -105,6 +119,43 @@ def compare_preprocess(reference: Mapping[int, str], candidate: Mapping[int, str
         passed=bool(images) and not wrong,
         explain=explain,
     )
+
+
+def compare_committed(
+    goldens: Goldens | None, fixtures: FixtureSet, feed_hashes: Mapping[int, str], *, opencv: str
+) -> ParityResult | None:
+    """Compare the hashes of preprocessed tensors with those that the model's author committed.
+
+    A fault in the pre-processing that reference and candidate share makes no difference between them; this sees it.
+
+    Args:
+        goldens: the model's, or None.
+        fixtures: the images of this run, perhaps only the first of the set.
+        feed_hashes: image id -> hash; an image missing here is a mismatch.
+        opencv: what decoded and resized here, in the form of ``Goldens.opencv``.
+
+    Returns:
+        None without goldens. Not judged for another set, and for other hashes under another OpenCV, whose kernels may
+        round differently.
+    """
+    if goldens is None:
+        return None
+    name = "committed tensor hashes"
+    by_name = {sample.path.name: sample.image_id for sample in fixtures.samples}
+    expected = {by_name[file]: value for file, value in goldens.hashes.items() if file in by_name}
+    if goldens.fixtures_sha256 != fixtures.sha256:
+        explain = (
+            f"preprocessing: no committed hashes for {fixtures.name}; they are of {goldens.fixtures} "
+            f"{goldens.fixtures_sha256[:12]}"
+        )
+        return ParityResult(level="preprocess", name=name, total=0, mismatched=0, passed=None, explain=explain)
+    result = compare_preprocess(expected, {i: feed_hashes[i] for i in expected if i in feed_hashes})
+    explain = (result.explain or "").replace("input tensors", "input tensors against the committed hashes", 1)
+    excusable = bool(expected) and expected.keys() <= feed_hashes.keys()
+    if result.passed is False and excusable and opencv != goldens.opencv:
+        explain += f"; not judged: committed with OpenCV {goldens.opencv}, this is {opencv}"
+        return replace(result, name=name, passed=None, explain=explain)
+    return replace(result, name=name, explain=explain)
 
 
 def _measure(name: str, candidate: Sequence[Array], golden: Sequence[Array], budget: float | None) -> ParityResult:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.accuracy import judge_accuracy
 from bench.compare import compare_preprocess, compare_tensors, tensor_budget, tensor_rms
+from bench.goldens import committed_row
 from bench.matching import ImageDifference, compare_predictions
 from bench.results import AccuracyResult, ArtifactRecord, CellResult, Observed, ParityResult, SpeedResult, TimingCheck
 from bench.scored import Scored, score_cells
@@ -175,6 +176,9 @@ def _parity(
     differences: tuple[ImageDifference, ...] = ()
     precision = record.cell.precision
     is_reference = record.planned.role == "reference"
+    if record.accuracy is not None:
+        committed = committed_row(run.plan.spec, run.plan.fixtures, record.accuracy.feed_hashes)
+        rows.extend([] if committed is None else [committed])
     if record.accuracy is not None and base.record is not None and base.record.accuracy and not is_reference:
         rows.append(compare_preprocess(base.record.accuracy.feed_hashes, record.accuracy.feed_hashes))
     rows.extend(_tensors(run, record, base))
@@ -186,6 +190,7 @@ def _parity(
             gate=precision in GATED_PREDICTIONS,
             max_detections=run.plan.spec.max_detections,
             emission_floor=run.plan.spec.score_floor,
+            oks_sigmas=run.plan.spec.oks_sigmas,
         )
         rows.append(row)
     return tuple(rows), differences

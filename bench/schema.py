@@ -31,6 +31,7 @@ SCHEMA_NAMES = {
     "compare_result/1": "compare_result",
     "baseline/1": "baseline",
     "history/1": "history",
+    "preprocess_goldens/1": "preprocess_goldens",
 }
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 

@@ -24,7 +24,13 @@ FLOAT_NODES = (
 
 
 def make_spec(
-    name: str, side_px: int, class_names: tuple[str, ...], fixtures: str, weights: Path | None, licence: str
+    name: str,
+    side_px: int,
+    class_names: tuple[str, ...],
+    fixtures: str,
+    weights: Path | None,
+    licence: str,
+    preprocess_goldens: Path | None = None,
 ) -> ModelSpec:
     """Describe one registered model: a square input and dense predictions before the top-k."""
     anchors = sum((side_px // stride) ** 2 for stride in (8, 16, 32))
@@ -48,6 +54,7 @@ def make_spec(
         default_fixtures=fixtures,
         default_weights=weights,
         float_nodes=FLOAT_NODES,
+        preprocess_goldens=preprocess_goldens,
         licence=licence,
         origin="own implementation from arXiv 2405.14458; no upstream code",
     )
@@ -144,6 +151,7 @@ adapter = YoloV10Adapter(
         "shapes",
         CHECKPOINTS / "yolov10n-shapes.safetensors",
         "Apache-2.0 (code and shipped weights, both made here)",
+        preprocess_goldens=Path(__file__).resolve().parent / "goldens" / "preprocess-shapes.json",
     ),
     variant="n",
 )

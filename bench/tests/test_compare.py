@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bench.compare import compare_preprocess, compare_tensors, tensor_budget
+from bench.compare import Goldens, compare_committed, compare_preprocess, compare_tensors, tensor_budget
+from bench.types import FixtureSet, Sample
 
 NAN, INF = math.nan, math.inf
 tensors = hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=4), elements=st.floats(-1e3, 1e3, width=32))
@@ -154,3 +156,43 @@ def test_another_hash_or_a_missing_image_is_a_mismatch_on_either_side() -> None:
 
 def test_comparing_the_inputs_of_no_image_does_not_pass() -> None:
     assert compare_preprocess({}, {}).passed is False
+
+
+def committed(found: dict[int, str], **changes: Any) -> Any:
+    samples = tuple(Sample(image_id=i, path=Path(f"{i}.png"), width=1, height=1) for i in (1, 2, 3))
+    images = FixtureSet(name="shapes", split="val", samples=samples, categories=(), annotations=(), sha256="s")
+    made = {"fixtures": "shapes", "fixtures_sha256": "s", "opencv": "5.0", "hashes": {"1.png": "a", "2.png": "b"}}
+    images = images.take(changes.pop("take", None))
+    return compare_committed(Goldens(**{**made, **changes}), images, found, opencv="5.0")
+
+
+def test_tensors_as_committed_pass_and_those_of_other_images_are_not_asked_for() -> None:
+    result = committed({1: "a", 2: "b", 3: "x"})
+    assert (result.level, result.passed, result.total) == ("preprocess", True, 2)
+    assert result.explain == "preprocessing: all 2 input tensors against the committed hashes have the same hash"
+    assert committed({1: "a"}, take=1).passed is True
+
+
+@pytest.mark.parametrize("hashes", [{1: "a", 2: "x"}, {1: "a"}, {}])
+def test_another_or_a_missing_tensor_fails_against_the_committed_hashes(hashes: dict[int, str]) -> None:
+    assert committed(hashes).passed is False
+
+
+def test_another_opencv_excuses_other_hashes_and_nothing_else() -> None:
+    excused = committed({1: "a", 2: "x"}, opencv="4.0")
+    assert (excused.passed, excused.mismatched) == (None, 1)
+    assert "not judged: committed with OpenCV 4.0, this is 5.0" in excused.explain
+    assert committed({1: "a"}, opencv="4.0").passed is False
+    assert committed({1: "a", 2: "b"}, opencv="4.0").passed is True
+
+
+def test_another_set_is_not_judged_and_no_goldens_give_no_row() -> None:
+    other = committed({1: "a", 2: "b"}, fixtures_sha256="t")
+    assert (other.passed, other.total) == (None, 0)
+    assert "no committed hashes for shapes" in other.explain
+    samples = FixtureSet(name="x", split="val", samples=(), categories=(), annotations=(), sha256="s")
+    assert compare_committed(None, samples, {}, opencv="5.0") is None
+
+
+def test_committed_hashes_that_hold_none_of_the_images_fail() -> None:
+    assert committed({1: "a", 2: "b"}, hashes={"9.png": "a"}).passed is False

@@ -84,11 +84,11 @@ def test_oks_is_that_of_pycocotools():
     sigmas, areas = np.linspace(0.03, 0.1, 5), np.array([900.0, 4000.0, 25.0])
     ours, theirs = generator.uniform(0, 60, (3, 5, 2)), generator.uniform(0, 60, (4, 5, 2))
     theirs[:3] = ours + generator.normal(0, 2, ours.shape)
-    seen = np.ones((3, 5, 1))
     evaluation = COCOeval(iouType="keypoints")
     evaluation.params.kpt_oks_sigmas = sigmas
-    evaluation._gts = {(1, 1): [{"keypoints": np.concatenate((k, s), 1).ravel().tolist(), "area": float(a),
-                                 "bbox": [0, 0, 60, 60]} for k, s, a in zip(ours, 2 * seen, areas, strict=True)]}  # fmt: skip
+    visible = np.concatenate((ours, np.full((3, 5, 1), 2)), axis=2).reshape(3, -1).tolist()
+    evaluation._gts = {(1, 1): [{"keypoints": k, "area": float(a), "bbox": [0, 0, 60, 60]}
+                                for k, a in zip(visible, areas, strict=True)]}  # fmt: skip
     evaluation._dts = {(1, 1): [{"keypoints": np.concatenate((k, np.ones((5, 1))), 1).ravel().tolist(), "score": -n}
                                 for n, k in enumerate(theirs)]}  # fmt: skip
     np.testing.assert_allclose(oks(ours, theirs, areas, sigmas).T, evaluation.computeOks(1, 1), rtol=1e-12)

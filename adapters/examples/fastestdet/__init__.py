@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adapters._shared.coco import COCO_NAMES
@@ -12,7 +13,6 @@ from bench.types import ModelSpec, Prediction, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from bench.types import Array
 
@@ -35,6 +35,7 @@ class FastestDet:
         preprocessing={"method": "resize", "resize_interp": "linear", "input_color": "BGR", "normalize": "0_1"},
         class_names=COCO_NAMES,
         default_fixtures="coco128",
+        preprocess_goldens=Path(__file__).resolve().parent / "goldens" / "preprocess-coco128.json",
         score_floor=0.001,
         max_detections=100,
         float_nodes=(
