@@ -162,7 +162,7 @@ def sentence_of(cell: CellView) -> str:
         return _with_way_out(cell, cell.reason)
     for row in cell.failed_parity:
         return row["explain"] or f"{row['mismatched']} of {row['total']} differ in {row['name']}."
-    return accuracy.get("reason") or "No reason was recorded."
+    return _with_way_out(cell, accuracy.get("reason") or "No reason was recorded.")
 
 
 def _with_way_out(cell: CellView, reason: str) -> str:
