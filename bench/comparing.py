@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.baselines import cell_id
 from bench.comparing_notes import notes_of, speed_blocks
@@ -18,6 +18,7 @@ from bench.comparing_speed import MIN_RUNS, judge_speed
 from bench.comparison import CellComparison, CompareResult, Note, RunRecord, SpeedChange
 from bench.errors import UsageError
 from bench.events import Silent
+from bench.results import Finding
 from bench.schema import to_json, validate
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ _RAN = ("passed", "failed", "undecided", "error", "waived")
 _DID_NOT_RUN = ("skipped", "unsupported")
 _RANK = {"passed": 0, "waived": 1, "undecided": 2, "skipped": 3, "unsupported": 3, "failed": 4, "error": 5}
 _SHORT = 22
+BASELINE_CHECK = "baseline-"
+"""Checks of a run's findings that come from comparing it with a baseline."""
 _NOT_OF_THE_PLAN = ("--out", "--output", "--baseline", "--runs", "--resume", "--junit", "--markdown", "--add")
 _FLAGS = ("--json", "--quiet", "-q")
 
@@ -146,8 +149,8 @@ def _conclude(
     return CellComparison(
         cell=record["cell"],
         id=name,
-        base_status=old["status"] if old else None,
-        cand_status=new["status"] if new else None,
+        base_status=_own_status(old) if old else None,
+        cand_status=_own_status(new) if new else None,
         change=_change(old, new),
         accuracy=accuracy,
         speed=speed,
@@ -172,39 +175,67 @@ def _verdict(
         if not scope.lost:
             return "skipped", "Not among the cells that this run was asked for.", "not asked for"
         return "failed", "It ran in the base and is gone: the candidate run does not have this cell.", "lost"
-    status, why = new["status"], new["reason"] or ""
+    status, why = _own_status(new), new["reason"] or ""
     if status in ("failed", "error"):
         return "failed", f"{status} in its own run: {why}".rstrip(": "), new["reason_short"] or status
     if status in _DID_NOT_RUN:
         if ran_before:
             return "undecided", f"It ran in the base and did not run now: {why}".rstrip(": "), "did not run"
         return status, why or None, new["reason_short"]
-    failed, undecided = _findings(accuracy, speed)
+    found = findings_of(accuracy, speed, same_artifact=old is not None and same_artifact(old, new))
+    failed = [f for f in found if f.status == "failed"]
     if failed:
-        return "failed", " ".join(text for text, _ in failed), failed[0][1]
+        return "failed", " ".join(f.reason for f in failed), failed[0].short
+    reasons = [(f.reason, f.short) for f in found]
     if status == "undecided":
-        undecided.insert(0, (f"undecided in its own run: {why}".rstrip(": "), new["reason_short"] or "undecided"))
-    if undecided:
-        return "undecided", " ".join(text for text, _ in undecided), undecided[0][1]
+        reasons.insert(0, (f"undecided in its own run: {why}".rstrip(": "), new["reason_short"] or "undecided"))
+    if reasons:
+        return "undecided", " ".join(text for text, _ in reasons), reasons[0][1]
     return status, (why or None) if status == "waived" else None, None
 
 
-def _findings(
-    accuracy: AccuracyChange | None, speed: SpeedChange | None
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """(reason, short reason) of what failed and of what is undecided."""
-    failed: list[tuple[str, str]] = []
-    undecided: list[tuple[str, str]] = []
+def _own_status(record: Mapping[str, Any]) -> Any:
+    """Status of a cell in its own run, without what an earlier comparison with a baseline added to it."""
+    findings = record.get("findings", ())
+    own = [f for f in findings if not f["check"].startswith(BASELINE_CHECK)]
+    if len(own) == len(findings) or record["status"] not in ("failed", "undecided"):
+        return record["status"]
+    return "failed" if any(f["status"] == "failed" for f in own) else "undecided" if own else "passed"
+
+
+def findings_of(accuracy: AccuracyChange | None, speed: SpeedChange | None, *, same_artifact: bool) -> list[Finding]:
+    """What a comparison found wrong or open in one cell.
+
+    A gain beyond the margin is a defect of the measurement when the same file ran; another file may be a better model,
+    which a person has to say.
+    """
+    found: list[Finding] = []
+
+    def add(check: str, status: Literal["failed", "undecided"], reason: str, short: str) -> None:
+        found.append(Finding(check=f"{BASELINE_CHECK}{check}", status=status, reason=reason, short=short))
+
     if accuracy is not None and accuracy.verdict == "failed":
-        failed.append((f"AP to the base: {accuracy.reason}", f"loses {-(accuracy.delta or 0.0):.3f} AP"))
-    elif accuracy is not None and accuracy.verdict != "passed":
-        short = "suspicious gain" if accuracy.verdict == "suspicious" else "ΔAP undecided"
-        undecided.append((f"AP to the base: {accuracy.reason}", short))
+        add("accuracy", "failed", f"AP to the base: {accuracy.reason}", f"loses {-(accuracy.delta or 0.0):.3f} AP")
+    elif accuracy is not None and accuracy.verdict == "suspicious":
+        gain = f"gains {accuracy.delta or 0.0:.3f} AP"
+        if same_artifact:
+            add("accuracy", "failed", f"AP to the base: {accuracy.reason}", gain)
+        else:
+            remedy = "Its artefact changed: if it is a better model, store a new baseline."
+            add("accuracy", "undecided", f"AP to the base: {accuracy.reason} {remedy}", gain)
+    elif accuracy is not None and accuracy.verdict == "undecided":
+        add("accuracy", "undecided", f"AP to the base: {accuracy.reason}", "ΔAP undecided")
     if speed is not None and speed.verdict == "slower":
-        failed.append((f"Slower than the base: {speed.reason}", f"speed × {speed.change or 0.0:.2f}"))
+        add("speed", "failed", f"Slower than the base: {speed.reason}", f"speed × {speed.change or 0.0:.2f}")
     elif speed is not None and speed.verdict == "undecided":
-        undecided.append((f"Speed to the base: {speed.reason}", "speed undecided"))
-    return failed, undecided
+        add("speed", "undecided", f"Speed to the base: {speed.reason}", "speed undecided")
+    return found
+
+
+def same_artifact(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """True when both runs of a cell state the hash of their file and the hashes agree."""
+    files = [record["artifact"] for record in (old, new)]
+    return all(files) and files[0]["sha256"] == files[1]["sha256"]
 
 
 def _change(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> Change:
@@ -212,7 +243,7 @@ def _change(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> Cha
         return "added"
     if new is None:
         return "lost"
-    before, after = _RANK[old["status"]], _RANK[new["status"]]
+    before, after = _RANK[_own_status(old)], _RANK[_own_status(new)]
     return "same" if before == after else "worse" if after > before else "better"
 
 

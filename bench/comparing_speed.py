@@ -97,8 +97,11 @@ def _remedy(shift: float, spread: float, runs: int, own: float) -> str:
     for more in range(runs + 1, _MOST_RUNS + 1):
         if _half_width(spread, more, own) < room:
             return f"About {more} baseline runs would decide, if the spread holds."
+    words = []
     if own >= room:
-        return f"The candidate's own interval of ±{100 * math.expm1(own):.1f} % is too wide: time more rounds."
-    return (
-        "The change sits at the edge of the band, or this host is too noisy: more baseline runs are unlikely to decide."
-    )
+        words.append(f"The candidate's own interval of ±{100 * math.expm1(own):.1f} % is too wide: time more rounds.")
+    if t_quantile(_MOST_RUNS) * spread >= room:
+        words.append(
+            f"The baseline's runs differ by {100 * spread:.1f} % (standard deviation): measure on a quieter host."
+        )
+    return " ".join(words) or "The change sits at the band's edge: more baseline runs are unlikely to decide."

@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.baselines import SUITE_NAME, Side, load_side, run_record
-from bench.comparing import Scope, compare_runs, to_document
+from bench.comparing import Scope, compare_runs, findings_of, same_artifact, to_document
 from bench.comparing_accuracy import GroundTruth, PairedAccuracy
 from bench.files import write_atomic
-from bench.results import Finding
 from bench.schema import dumps, read_json, to_json
 from bench.verdicts import exit_code
 from bench.waivers import find_waiver
@@ -22,10 +21,11 @@ if TYPE_CHECKING:
     from bench.comparison import CellComparison, CompareResult
     from bench.events import Events
     from bench.matrix import ModelPlan, Request
-    from bench.results import CellResult, SuiteResult
+    from bench.results import CellResult, Finding, SuiteResult
+    from bench.waivers import Waiver
 
 COMPARISON_NAME = "comparison.json"
-_JUDGED = ("passed", "failed", "undecided")
+_JUDGED = ("passed", "failed", "undecided", "waived")
 
 
 def load_baseline(path: Path) -> Side:
@@ -73,7 +73,8 @@ def gate(
     events.stage("Comparing with the baseline")
     result = compare_runs(base, cand, accuracy, scope=Scope(lost=False, speed=request.rounds > 0), events=events)
     compared = {c.id: c for c in result.cells}
-    cells = tuple(_gated(c, compared[c.cell.id], request, today) for c in suite.cells)
+    same = _same_artifacts(base, cand)
+    cells = tuple(_gated(c, compared[c.cell.id], c.cell.id in same, request, today) for c in suite.cells)
     for before, after in zip(suite.cells, cells, strict=True):
         if before.status != after.status:
             events.note(f"{after.cell} {before.status} → {after.status}: {after.reason}")
@@ -82,59 +83,43 @@ def gate(
     return replace(suite, cells=cells, exit_code=_worst(exit_code(cells), result)), comparison
 
 
-def findings_of(compared: CellComparison) -> list[Finding]:
-    """What the comparison found wrong or open in one cell."""
-    found = []
-    accuracy, speed = compared.accuracy, compared.speed
-    if accuracy is not None and accuracy.verdict != "passed":
-        failed = accuracy.verdict == "failed"
-        found.append(
-            Finding(
-                check="baseline-accuracy",
-                status="failed" if failed else "undecided",
-                reason=f"AP to the baseline: {accuracy.reason}",
-                short="AP below baseline" if failed else "baseline AP undecided",
-            )
-        )
-    if speed is not None and speed.verdict in ("slower", "undecided"):
-        failed = speed.verdict == "slower"
-        found.append(
-            Finding(
-                check="baseline-speed",
-                status="failed" if failed else "undecided",
-                reason=f"{'Slower than' if failed else 'Speed to'} the baseline: {speed.reason}",
-                short="slower than baseline" if failed else "speed undecided",
-            )
-        )
-    return found
+def _same_artifacts(base: Side, cand: Side) -> set[str]:
+    """Ids of the cells that ran the same file in both runs."""
+    old, new = base.cells(), cand.cells()
+    return {name for name in old.keys() & new.keys() if same_artifact(old[name], new[name])}
 
 
-def _gated(cell: CellResult, compared: CellComparison, request: Request, today: datetime.date) -> CellResult:
-    """Append the findings; the status can only become worse, and a waiver in force holds it."""
-    found = findings_of(compared)
-    if not found or (cell.status not in _JUDGED and cell.status != "waived"):
+def _gated(
+    cell: CellResult, compared: CellComparison, same_file: bool, request: Request, today: datetime.date
+) -> CellResult:
+    """Append the findings; the status can only become worse, and waivers for each of them hold it."""
+    if cell.status not in _JUDGED:
         return cell
-    known = [f for f in found if find_waiver(request.waivers, cell.cell.id, f.check, today)]
+    found = findings_of(compared.accuracy, compared.speed, same_artifact=same_file)
+    if not found:
+        return cell
     cell = replace(cell, findings=(*cell.findings, *found))
-    new = [f for f in found if f not in known]
+    waivers = {f.check: find_waiver(request.waivers, cell.cell.id, f.check, today) for f in found}
+    new = [f for f in found if waivers[f.check] is None]
     if not new:
-        return _waived(cell, known[0], request, today) if cell.status == "passed" else cell
+        known = [w for w in waivers.values() if w is not None]
+        return _waived(cell, found, known) if cell.status == "passed" else cell
     worst = min(new, key=lambda f: f.status != "failed")
     if cell.status == "failed" or (cell.status == "undecided" and worst.status == "undecided"):
         return cell
     reason = " ".join(f.reason for f in new if f.status == worst.status)
-    return replace(cell, status=worst.status, reason=reason, reason_short=worst.short, waiver=None)
+    return replace(cell, status=worst.status, reason=reason, reason_short=worst.short[:22], waiver=None)
 
 
-def _waived(cell: CellResult, finding: Finding, request: Request, today: datetime.date) -> CellResult:
-    waiver = find_waiver(request.waivers, cell.cell.id, finding.check, today)
-    if waiver is None:
-        return cell
+def _waived(cell: CellResult, found: Sequence[Finding], known: Sequence[Waiver]) -> CellResult:
+    """A cell that passed, but for findings that are all known."""
+    expires = min(w.expires for w in known).isoformat()
     return replace(
         cell,
         status="waived",
-        reason=f"Waived until {waiver.expires}: {waiver.reason} ({finding.reason})",
-        waiver={"check": finding.check, "reason": waiver.reason, "expires": waiver.expires.isoformat()},
+        reason=f"Waived until {expires}: {known[0].reason} ({' '.join(f.reason for f in found)})",
+        reason_short=found[0].short[:22],
+        waiver={"check": ", ".join(f.check for f in found), "reason": known[0].reason, "expires": expires},
     )
 
 

@@ -27,7 +27,7 @@ _CHECKS = {
     "speed": ("timing", "max-latency", "baseline-speed"),
 }
 _RANK = {"failed": 0, "error": 0, "undecided": 1}
-_OF_VERDICT = {"failed": "failed", "slower": "failed", "undecided": "undecided", "suspicious": "undecided"}
+_OF_VERDICT = {"failed": "failed", "slower": "failed", "undecided": "undecided"}
 _FIRST_LINE = 300
 """Characters of a reason that are shown as its message; the whole reason is the text below it."""
 
@@ -135,7 +135,8 @@ def _compared(cell: Mapping[str, Any]) -> Iterator[_Case]:
     for name in ("accuracy", "speed"):
         part = cell[name]
         if part is not None:
-            outcome = _OF_VERDICT.get(part["verdict"], "passed")
+            gain = "failed" if cell["status"] == "failed" else "undecided"
+            outcome = gain if part["verdict"] == "suspicious" else _OF_VERDICT.get(part["verdict"], "passed")
             outcomes.add(outcome)
             reason = part["reason"] or ""
             yield _Case(group=name, cell=cell["id"], outcome=outcome, check=part["verdict"], reason=reason)
