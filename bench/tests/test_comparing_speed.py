@@ -66,7 +66,7 @@ def test_undecided_says_how_many_runs_would_decide():
 
 @pytest.mark.parametrize("runs", [3, 5])
 def test_a_new_run_of_the_same_code_is_hardly_ever_called_slower_or_faster(runs):
-    # between-run sd 0.7 %, as re-opened sessions show; 4,000 comparisons; the interval covers the truth 95 % of the time
+    # between-run sd 0.7 %, as re-opened sessions show; the interval must cover the truth 95 % of the time
     generator = np.random.default_rng(1)
     covered = wrong = 0
     for _ in range(4000):
