@@ -12,7 +12,7 @@ is left out of that interval.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -205,29 +205,28 @@ def _difference(reference: float | None, candidate: float | None) -> float | Non
 
 def _per_class(reference: Matched, candidate: Matched, draws: Draws | None) -> tuple[ClassDelta, ...]:
     table = reference.tables["all"]
-    intervals, values = [], []
+    rows: list[ClassDelta] = []
     for k, category_id in enumerate(reference.truth.category_ids.tolist()):
-        entries = slice(table.object_starts[k], table.object_starts[k + 1])
-        held = table.object_starts[k + 1] - table.object_starts[k]
-        enough = draws is not None and held >= MIN_CLASS_IMAGES
-        intervals.append(percentile_interval(draws.classes[:, k]) if enough and draws is not None else None)
-        values.append((category_id, int(table.object_count[entries].sum()), int(held)))
-    raw: list[float | None] = []
-    for k, interval in enumerate(intervals):
-        raw.append(None if interval is None or draws is None else two_sided_p(draws.classes[:, k], values[k][2]))
-    adjusted = holm(raw)
+        first, last = table.object_starts[k], table.object_starts[k + 1]
+        ap, reference_ap = candidate.class_ap[category_id], reference.class_ap[category_id]
+        delta, interval, p_value = _difference(reference_ap, ap), None, None
+        if draws is not None and delta is not None and last - first >= MIN_CLASS_IMAGES:
+            interval = percentile_interval(draws.classes[:, k])
+            p_value = None if interval is None else two_sided_p(draws.classes[:, k], delta, int(last - first))
+        rows.append(
+            ClassDelta(
+                name=reference.truth.category_names[k],
+                objects=int(table.object_count[first:last].sum()),
+                ap=ap,
+                reference_ap=reference_ap,
+                delta=delta,
+                ci95=None if interval is None else interval.ci95,
+                p_value=p_value,
+                significant=False,
+            )
+        )
+    adjusted = holm([row.p_value for row in rows])
     return tuple(
-        ClassDelta(
-            name=name,
-            objects=objects,
-            ap=candidate.class_ap[category_id],
-            reference_ap=reference.class_ap[category_id],
-            delta=_difference(reference.class_ap[category_id], candidate.class_ap[category_id]),
-            ci95=None if interval is None else interval.ci95,
-            p_value=p_value,
-            significant=p_value is not None and p_value <= _SIGNIFICANT,
-        )
-        for name, (category_id, objects, _), interval, p_value in zip(
-            reference.truth.category_names, values, intervals, adjusted, strict=True
-        )
+        replace(row, p_value=p, significant=p is not None and p <= _SIGNIFICANT)
+        for row, p in zip(rows, adjusted, strict=True)
     )

@@ -84,7 +84,7 @@ def cross_check(
 
 def estimate_pycocotools_s(truth: Truth, detections: Detections) -> float:
     """Seconds that pycocotools would take, within a factor of about two (see ``_COST_S``)."""
-    rows, image, category = _columns(truth, detections)
+    _, image, category = _columns(truth, detections)
     images = len(truth.image_ids) + 1
     found, per_group = np.unique(category * images + image, return_counts=True)
     objects, per_object_group = np.unique((truth.category + 1) * images + truth.image + 1, return_counts=True)

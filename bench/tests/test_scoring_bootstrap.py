@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from bench.errors import InputError
 from bench.scoring import Detections, Matched, match, paired_bootstrap
@@ -45,7 +46,11 @@ def pose_pair() -> tuple[Matched, Matched]:
     return match(fixtures, detections, task="pose"), match(fixtures, moved(detections), task="pose")
 
 
-@pytest.mark.parametrize("make", [pair, lambda: pair(3, crowd=0.4), lambda: pair(4, objects=20), pose_pair])
+def over_100() -> tuple[Matched, Matched]:
+    return pair(5, objects=260, noise=900, crowded_image=True, categories=2)
+
+
+@pytest.mark.parametrize("make", [pair, lambda: pair(3, crowd=0.4), lambda: pair(4, objects=20), over_100, pose_pair])
 def test_the_fast_form_equals_the_exact_weighted_form(make: Any) -> None:
     sides = make()
     images, most = len(sides[0].images), sides[0].protocol.max_detections[-1]
@@ -277,16 +282,20 @@ def test_the_interval_leaves_out_draws_without_a_value() -> None:
     assert percentile_interval(np.array([np.nan, 1.0])) is None
 
 
-def test_the_p_value_counts_both_sides_and_extrapolates_only_beyond_the_last_draw() -> None:
-    assert two_sided_p(np.array([-1.0, 1.0] * 50), 100) == 1.0
-    assert two_sided_p(np.array([-1.0] + [1.0] * 98), 100) == pytest.approx(2 * 2 / 100)
-    normal = np.random.default_rng(0).normal(5, 1, 999)
-    assert normal.min() > 0
-    assert two_sided_p(normal, 1000) == pytest.approx(math.erfc(5 / math.sqrt(2)), rel=0.9)
-    assert two_sided_p(normal, 1000) < 2 / 1000
-    assert two_sided_p(normal, 11) == 2.0**-10
-    assert two_sided_p(np.ones(999), 3) == 2 / 1000
-    assert two_sided_p(np.zeros(999), 100) == 1.0
+def test_the_p_value_is_the_larger_of_counted_and_student_and_only_the_latter_beyond_the_last_draw() -> None:
+    assert two_sided_p(np.array([-1.0, 1.0] * 50), 0.0, 100) == 1.0
+    draws = np.random.default_rng(0).normal(2, 1, 999)
+    counted = 2 * (np.count_nonzero(draws <= 0) + 1) / 1000
+    assert two_sided_p(draws, 9.0, 1000) == counted
+    assert two_sided_p(draws, 1.0, 1000) == pytest.approx(2 * stats.t.sf(1 / draws.std(ddof=1), 999))
+    far = draws + 3
+    assert far.min() > 0
+    assert two_sided_p(far, 5.0, 1000) == pytest.approx(2 * stats.t.sf(5 / far.std(ddof=1), 999))
+    assert two_sided_p(far, 5.0, 1000) < 2 / 1000
+    assert two_sided_p(far, 50.0, 11) == 2.0**-10
+    assert two_sided_p(np.ones(999), 1.0, 3) == 0.25
+    assert two_sided_p(np.zeros(999), 0.0, 100) == 1.0
+    assert two_sided_p(np.append(draws, np.nan), 9.0, 1000) == counted
 
 
 def test_holm_multiplies_the_smallest_most_and_never_reorders() -> None:

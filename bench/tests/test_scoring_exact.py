@@ -133,6 +133,25 @@ def test_identical_boxes_and_one_box_for_two_objects_are_matched_as_in_pycocotoo
     assert_same(make_set(truths, categories=(1,)), detections)
 
 
+def test_of_two_objects_that_overlap_equally_the_later_in_the_file_is_taken() -> None:
+    """Which one decides whether the second detection, near the first object only, is right."""
+    left, right = [0.0, 0.0, 100.0, 100.0], [20.0, 0.0, 100.0, 100.0]
+    near_left, between = [-10.0, 0.0, 100.0, 100.0], [10.0, 0.0, 100.0, 100.0]
+    detections = Detections(
+        np.ones(2, np.int64), np.ones(2, np.int64), np.array([between, near_left]), np.array([0.9, 0.8])
+    )
+    recalls = []
+    for boxes in ((left, right), (right, left)):
+        truths = [
+            {"id": n, "image_id": 1, "category_id": 1, "bbox": box, "area": 10_000.0, "iscrowd": 0}
+            for n, box in enumerate(boxes)
+        ]
+        fixtures = make_set(truths, categories=(1,))
+        assert_same(fixtures, detections)
+        recalls.append(match(fixtures, detections).stats["AR100"])
+    assert recalls[0] > recalls[1]
+
+
 def test_the_order_of_rows_decides_between_equal_scores_as_in_pycocotools() -> None:
     fixtures, detections = random_case(11)
     assert_same(fixtures, with_scores(detections, np.full(len(detections), 0.5)))
@@ -198,6 +217,45 @@ def test_keypoints_equal_pycocotools(
     assert_same(fixtures, detections, sigmas=sigmas, max_detections=limits)
 
 
+@pytest.mark.parametrize("count", [1, 5, 7, 8, 17, 23, 40, 128])
+def test_every_similarity_of_keypoints_has_the_last_bit_of_pycocotools(count: int) -> None:
+    from pycocotools.cocoeval import COCOeval, Params
+
+    from bench.scoring.pairing import _keypoint_similarities
+    from bench.scoring.truth import truth_arrays
+
+    sigmas = np.linspace(0.02, 0.11, count)
+    fixtures, detections = random_poses(5, count=count, sigmas=sigmas.tolist())
+    truth = truth_arrays(fixtures, task="pose")
+    engine = COCOeval(iouType="keypoints")
+    engine.params = Params(iouType="keypoints")
+    engine.params.kpt_oks_sigmas = sigmas
+    compared = 0
+    for index, sample in enumerate(fixtures.samples):
+        rows = np.flatnonzero(detections.image_ids == sample.image_id)
+        objects = np.flatnonzero(truth.image == index)
+        if not len(rows) or not len(objects):
+            continue
+        engine._gts[sample.image_id, 1] = [
+            {
+                "keypoints": truth.keypoints_xyv[g].ravel().tolist(),
+                "bbox": truth.boxes_xywh[g].tolist(),
+                "area": float(truth.area_px2[g]),
+            }
+            for g in objects
+        ]
+        engine._dts[sample.image_id, 1] = [
+            {"score": 1.0, "keypoints": detections.keypoints_xyv[d].ravel().tolist()} for d in rows
+        ]
+        group = np.array([[0, len(rows), objects[0], objects[-1] + 1]])
+        pairs = len(rows) * len(objects)
+        ours = _keypoint_similarities(truth, detections, rows, group, pairs)
+        theirs = engine.computeOks(sample.image_id, 1)[: len(rows)]
+        np.testing.assert_array_equal(ours.reshape(len(rows), -1)[: len(theirs)], theirs)
+        compared += pairs
+    assert compared > 100
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_weights_equal_literally_duplicated_images_in_pycocotools(seed: int) -> None:
     fixtures, detections = random_case(seed, images=60, objects=200)
@@ -217,6 +275,15 @@ def test_weights_equal_literally_duplicated_images_for_keypoints_too() -> None:
     ours = precision_recall_arrays(fixtures, detections, task="pose", weights=weights)
     for mine, expected in zip(ours, theirs[:2], strict=True):
         np.testing.assert_array_equal(mine, expected)
+
+
+def test_the_known_sigmas_are_those_of_coco_and_ap10k() -> None:
+    from pycocotools.cocoeval import Params
+
+    from bench.scoring.sigmas import keypoint_sigmas
+
+    for names, expected in ((COCO_NAMES, Params(iouType="keypoints").kpt_oks_sigmas), (AP10K_NAMES, AP10K)):
+        np.testing.assert_array_equal(keypoint_sigmas(make_set([], categories=(1,), keypoints=names))[1], expected)
 
 
 @pytest.mark.parametrize(

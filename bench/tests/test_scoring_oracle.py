@@ -14,7 +14,7 @@ from bench.errors import UsageError
 from bench.scoring import Detections, cross_check, match, oracle
 from bench.scoring.oracle import LARGEST_DIFFERENCE, estimate_pycocotools_s
 from bench.scoring.truth import truth_arrays
-from bench.tests.scoring_cases import COCO_NAMES, random_case, random_poses
+from bench.tests.scoring_cases import COCO_NAMES, make_set, random_case, random_poses
 
 needs_hotcoco = pytest.mark.skipif(importlib.util.find_spec("hotcoco") is None, reason="hotcoco is not installed")
 SCORERS = ["pycocotools", pytest.param("hotcoco", marks=needs_hotcoco)]
@@ -59,6 +59,19 @@ def test_ids_that_a_scorer_misreads_are_renamed_for_it(scorer: Any) -> None:
     check = cross_check(renamed, other, stats, scorer=scorer)
     assert check is not None
     assert check.agrees
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_the_first_detection_takes_its_object_like_any_other(scorer: Any) -> None:
+    box = [10.0, 10.0, 50.0, 50.0]
+    fixtures = make_set([{"id": 1, "image_id": 1, "category_id": 1, "bbox": box, "area": 2500.0, "iscrowd": 0}])
+    twice = Detections(np.ones(2, np.int64), np.ones(2, np.int64), np.array([box, box]), np.array([0.9, 0.8]))
+    other = {"id": 2, "image_id": 2, "category_id": 1, "bbox": box, "area": 2500.0, "iscrowd": 0}
+    more = replace(fixtures, annotations=(*fixtures.annotations, other))
+    for truth in (fixtures, more):
+        check = cross_check(truth, twice, match(truth, twice).stats, scorer=scorer)
+        assert check is not None
+        assert check.agrees
 
 
 def test_a_disagreement_is_seen_in_any_number_by_its_size() -> None:
