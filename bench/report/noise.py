@@ -68,18 +68,23 @@ def timing_finding(run: Run) -> str:
         names = numbers.in_words(failed) if len(failed) <= _NAMED else numbers.plural(len(failed), "cell")
         return f"No: a timing check failed for {names}, so what was timed is not what was scored."
     spreads = [(spread, cell) for cell in timed if (spread := _spread(cell)) is not None]
-    if not spreads:
-        return " ".join(["Unknown: this file keeps no samples by round.", *_facts(timed)])
-    worst, cell = max(spreads, key=lambda item: item[0])
     tagged, rounds = _tagged(run)
     share = tagged / rounds if rounds else 0.0
+    counted = f"{tagged} of {numbers.plural(rounds, 'round')} {'is' if tagged == 1 else 'are'} tagged"
+    if not spreads:
+        text = "Unknown: this file keeps no samples by round."
+        if rounds:
+            text = f"Unknown: {numbers.plural(rounds, 'round')} are too few to see how far a cell’s median moves."
+        if share > MANY_TAGGED:
+            text = f"No: {counted}. {_UNSAFE}"
+        return " ".join([text, *_facts(timed)])
+    worst, cell = max(spreads, key=lambda item: item[0])
     moved = f"{numbers.percent(worst)} ({run.name(cell)})"
     word = "Yes" if worst <= STEADY and not tagged else "Mostly" if worst <= MOVED and share <= MANY_TAGGED else "No"
     if not any("tags" in r for c in timed for r in c.raw["speed"]["rounds"]):
         if worst > MOVED:
             return f"No: the median of {run.name(cell)} moved by {numbers.percent(worst)} between rounds. {_UNSAFE}"
         return f"{word}: between the calmest and the slowest tenth of rounds, a cell’s median moved by at most {moved}."
-    counted = f"{tagged} of {numbers.plural(rounds, 'round')} {'is' if tagged == 1 else 'are'} tagged"
     text = (
         f"{word}: {counted if tagged else 'no round is tagged'}, and round medians of a cell moved by at most {moved}."
     )
@@ -95,14 +100,15 @@ def timed_rows(run: Run) -> list[TimedRow]:
 
 
 def check_notes(run: Run) -> list[tuple[str, str]]:
-    """Cells and what their checks say, for checks that did not pass; equal words are told once."""
+    """Cells and what their checks say, for checks that did not pass, failed ones first; equal words are told once."""
     found: dict[str, list[str]] = {}
     for cell in run.cells:
         for check in (cell.raw["speed"] or {}).get("checks") or ():
             if check["passed"] is not True:
                 state = "failed" if check["passed"] is False else "could not be checked"
                 found.setdefault(f"{check['name']} {state}. {check['explain']}", []).append(run.name(cell))
-    return [(", ".join(names), text) for text, names in found.items()]
+    notes = sorted(found.items(), key=lambda item: " failed. " not in item[0])
+    return [(", ".join(names), text) for text, names in notes]
 
 
 def noise_of(run: Run) -> tuple[list[str], tuple[str, ...], list[tuple[str, tuple[str, ...]]]]:
@@ -228,14 +234,12 @@ def _timed_row(cell: CellView, run: Run) -> TimedRow:
     kept = rounds_of(cell)
     ratio = "" if cell.ratio is None or cell.role == "reference" else numbers.ratio(cell.ratio)
     ends = f" {numbers.interval(cell.ratio_ci95, 2, sign=False)}" if ratio and cell.ratio_ci95 else ""
-    stopped = str(speed.get("stopped") or "")
-    if speed.get("reason"):
-        stopped = f"{stopped}. {speed['reason']}" if stopped else str(speed["reason"])
+    sentences = [str(text).rstrip(".") for text in (speed.get("stopped"), speed.get("reason")) if text]
     checks: dict[str, Mapping[str, Any]] = {str(c["name"]): c for c in speed.get("checks") or ()}
     return TimedRow(
         name=run.name(cell), rounds=f"{speed['rounds_run']:,}", openings=f"{speed.get('openings') or 1}",
         tagged=f"{sum(bool(r.tags) for r in kept)} of {len(kept)}" if kept else "\N{EN DASH}", speed=ratio + ends,
-        word=cell.speed_verdict or "not judged", stopped=stopped or "\N{EN DASH}",
+        word=cell.speed_verdict or "not judged", stopped=". ".join([*sentences, ""]).rstrip() or "\N{EN DASH}",
         checks=tuple(_check(checks.get(name)) for name in CHECKS),
     )  # fmt: skip
 

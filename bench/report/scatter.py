@@ -18,6 +18,8 @@ MARKERS = ("o", "s", "^", "D", "v", "p", "h", "P")
 """Backend is shape, in the order of ``marker_of``."""
 MAX_LABELLED = 12
 """Above this many points labels become numbers with a key."""
+_REACH = 1.3
+"""Intervals are drawn up to this multiple of the largest ratio."""
 FILLS = {"fp64": "none", "fp32": "none", "tf32": "none", "fp16": "left", "bf16": "left", "int8": "full"}
 """Precision is fill: hollow, half, solid."""
 
@@ -82,7 +84,9 @@ def panel_of(group: Group, run: Run) -> Panel:
     drawn = [c for c in group.candidates if drawable(c)]
     margins = _margins(group)
     low, high = _delta_range(drawn, [margin for _, margin in margins])
-    ratios = [1.0, *(end for c in drawn for end in (c.ratio or 1.0, *(c.ratio_ci95 or ())))]
+    ratios = [1.0, *(c.ratio or 1.0 for c in drawn)]
+    farthest = _REACH * max(ratios)  # one wide interval must not squeeze all points; its line leaves the figure
+    ratios += [min(end, farthest) for c in drawn for end in c.ratio_ci95 or ()]
     pad = max((max(ratios) - min(ratios)) * 0.12, 0.08)  # twice on the right, where labels start
     marker = marker_of(run)
     points = []

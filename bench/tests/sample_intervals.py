@@ -98,7 +98,7 @@ def _time(cell: dict[str, Any], name: str) -> None:
         })  # fmt: skip
     speed.update(
         rounds=rounds, rounds_run=ROUNDS, openings=OPENINGS, samples=ROUNDS * STEPS, reason=None,
-        stopped="the interval lies outside the band",
+        stopped="The interval lies outside the band.",
         noise={
             "load_average_before": 0.7, "load_average_after": 1.9, "cpu_steal_percent": 0.4, "other_cpu_percent": 2.1,
             "cpu_mhz": {"min": 2210.0, "max": 2900.0} if name.startswith("yolov10n") else "not readable here",
@@ -120,7 +120,7 @@ def _time(cell: dict[str, Any], name: str) -> None:
     verdict = "faster" if low > 1.03 else "slower" if high < 0.97 else "undecided"
     if low > 0.97 and high < 1.03:
         verdict = "same"
-    stopped = {"undecided": f"{ROUNDS} rounds are the limit", "same": "the interval lies inside the band"}
+    stopped = {"undecided": f"The limit of {ROUNDS} rounds was reached.", "same": "The interval lies inside the band."}
     reason = f"{ROUNDS} rounds leave the interval across the edge of the band." if verdict == "undecided" else None
     speed.update(ratio_ci95=[low, high], verdict=verdict, reason=reason)
     speed["stopped"] = stopped.get(verdict, speed["stopped"])

@@ -14,19 +14,9 @@ from bench.tests.sample_suite import as_reference, make_cell, sample_suite
 def judged(backend: str = "onnxrt", *, images: int = 128, status: str = "passed", **accuracy: Any) -> dict[str, Any]:
     """A candidate with an interval."""
     cell = make_cell("m", backend, "int8", status, delta=-0.001, ratio=1.2, images=images)
-    cell["accuracy"].update(
-        {
-            "ci95": [-0.002, 0.0],
-            "margin": 0.004,
-            "resolvable": 0.002,
-            "verdict": "passed",
-            "images_to_decide": None,
-            "deltas": {},
-            "per_class": [],
-            "cross_check": None,
-            **accuracy,
-        }  # fmt: skip
-    )
+    news = {"images_to_decide": None, "deltas": {}, "per_class": [], "cross_check": None}
+    known = {"ci95": [-0.002, 0.0], "margin": 0.004, "resolvable": 0.002, "verdict": "passed"}
+    cell["accuracy"].update({**news, **known, **accuracy})
     return cell
 
 
