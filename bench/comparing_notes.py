@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _SHORT_HASH = 12
+_STEP = 1.03
+"""A smaller change of the reference's own latency is not worth a line: it differs between any two runs."""
 _SPEED_PROTOCOL = {"threads": "threads", "batch": "batch", "latency_includes": "content of the latency"}
 """Settings that change what a latency is; how long it was measured (rounds, seeds) changes its interval only."""
 
@@ -122,7 +124,7 @@ def _references(base: Mapping[str, Any], cand: Mapping[str, Any]) -> Iterator[No
             yield _arrow("reference", f"reference of {model}", old[model], new[model])
             continue
         p50 = [_reference_p50(s, model) for s in (base, cand)]
-        if p50[0] and p50[1] and p50[0] != p50[1]:
+        if p50[0] and p50[1] and not 1 / _STEP <= p50[1] / p50[0] <= _STEP:
             text = f"p50 of {model}'s reference: {p50[0]:.3g} → {p50[1]:.3g} ms. Speeds are compared as ratios to it."
             yield Note(kind="speed", text=text)
 
