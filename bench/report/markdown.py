@@ -168,7 +168,7 @@ def _accuracy_change(cell: Mapping[str, Any]) -> str:
     text = numbers.delta(float(accuracy["delta"]))
     if accuracy["ci95"]:
         text += f" {numbers.interval(accuracy['ci95'], 4, sign=True)}"
-    return f"{text}, {escape(accuracy['verdict'])}" if accuracy["verdict"] != "passed" else text
+    return f"{text}, {accuracy['verdict']}" if accuracy["verdict"] in ("suspicious", "undecided") else text
 
 
 def _speed_change(cell: Mapping[str, Any]) -> str:
