@@ -69,8 +69,9 @@ class TimedBatches:
         count = len(self._bound)
         for place in range(count):
             self._load(place, (place + number) % count)
-        turns = [(number * steps + i) % count for i in range(steps)]
-        self._bound[turns[0]].step()  # finds the caches as another lane left them; it is not a sample
+        # The last step, whose outputs are fetched, comes to every batch in count rounds, to every binding in count^2.
+        turns = [(number // count + i) % count for i in range(steps)]
+        self._bound[(turns[0] + 1) % count].step()  # finds the caches as another lane left them; it is not a sample
         samples_ms = time_each([self._bound[t].step for t in turns])
         last = turns[-1]
         result: dict[str, Any] = {
@@ -79,11 +80,12 @@ class TimedBatches:
             "fresh_ms": [],
             "repeated_ms": [],
         }
-        fresh = shifted(self._feeds[last], number + 1)
+        seen = self._feeds[(last + number) % count]
+        fresh = shifted(seen, number)
         if fresh is not None:
             # Both steps follow a load and differ in one thing only. Who goes first changes from round to round.
             if number % 2:
-                result["repeated_ms"] = self._step_on(last, self._feeds[(last + number) % count])
+                result["repeated_ms"] = self._step_on(last, seen)
                 result["fresh_ms"] = self._step_on(last, fresh)
             else:
                 result["fresh_ms"] = self._step_on(last, fresh)

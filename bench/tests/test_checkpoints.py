@@ -23,6 +23,8 @@ def make_pass(keypoints=False):
         run_ms=[2.0],
         post_ms=[0.5],
         wall_s=4.0,
+        kept=({"out:1": np.arange(3.0)}, {"out:1": np.full(3, np.nan)}),
+        repeat_noise={"out:1": np.nan, "other": 0.5},
     )
 
 
@@ -42,7 +44,9 @@ def test_a_checkpoint_gives_everything_back_nan_and_empty_images_included(tmp_pa
     for image, expected in done.predictions.items():
         for field in ("boxes_xyxy", "scores", "labels", "keypoints_xys"):
             np.testing.assert_array_equal(getattr(found.predictions[image], field), getattr(expected, field))
-    for got, expected in zip(found_raw, raw, strict=True):
+    assert np.isnan(found.repeat_noise["out:1"])
+    assert found.repeat_noise["other"] == 0.5
+    for got, expected in zip([*found.kept, *found_raw], [*done.kept, *raw], strict=True):
         np.testing.assert_array_equal(got["out:1"], expected["out:1"])
 
 
