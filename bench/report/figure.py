@@ -143,11 +143,21 @@ class _Drawing:
         spots = [self.pixel(p.ratio, p.delta) for p in self.panel.points]
         for left in (_LEFT + 6.0, self.width - _RIGHT - width - 4, (_LEFT + self.width - width) / 2):
             box = (left - 8, y - 14, left + width + 8, y + 14)
-            if not any(box[0] < x < box[2] and box[1] < v < box[3] for x, v in spots) and not any(
-                left < t[2] and t[0] < left + width and abs((t[1] + t[3]) / 2 - y) < HEIGHT_PX for t in taken
+            if (
+                not self._whisker_in(box)
+                and not any(box[0] < x < box[2] and box[1] < v < box[3] for x, v in spots)
+                and not any(
+                    left < t[2] and t[0] < left + width and abs((t[1] + t[3]) / 2 - y) < HEIGHT_PX for t in taken
+                )
             ):
                 return left
         return _LEFT + 6.0
+
+    def _whisker_in(self, box: Rect) -> bool:
+        """True when the bar of a speed interval runs through a box."""
+        bars = [(self.pixel(p.ratio_ci95[0], p.delta), self.pixel(p.ratio_ci95[1], p.delta))
+                for p in self.panel.points if p.ratio_ci95]  # fmt: skip
+        return any(x0 < box[2] and x1 > box[0] and box[1] < y < box[3] for (x0, y), (x1, _) in bars)
 
     def _front(self) -> None:
         if not self.panel.points:

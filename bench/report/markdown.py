@@ -6,11 +6,11 @@ so. Everything from the files is escaped: it shows as it is, and mentions, links
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from bench.report import answer, numbers
 from bench.report.cells import read_run
+from bench.report.mdtext import code, escape
 from bench.report.noise import rounds_sentence
 from bench.report.provenance import reference_of
 from bench.report.resolution import checks_of
@@ -52,18 +52,6 @@ def markdown_of(suite: Mapping[str, Any], comparison: Mapping[str, Any] | None =
     return _fitted(heads, blocks, cells, how, len(run.cells))
 
 
-def escape(text: str) -> str:
-    """Text that shows as it is inside a Markdown table: nothing in it is read as Markdown, HTML or a mention."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", text)
-    # Entities do not help against these three: GitHub links names, issues and addresses after decoding them.
-    text = re.sub(r"@(?=\w)", "@\N{ZERO WIDTH SPACE}", text)
-    text = re.sub(r"#(?=\d)", "#\N{ZERO WIDTH SPACE}", text)
-    text = re.sub(r"(?i)\b(https?|ftp):(?=//)", "\\1:\N{ZERO WIDTH SPACE}", text)
-    return re.sub(r"(?i)\bwww\.", "www\N{ZERO WIDTH SPACE}.", text)
-
-
 def _tally(run: Run) -> list[str]:
     suite = run.suite
     counts = answer.tally(run)
@@ -72,7 +60,7 @@ def _tally(run: Run) -> list[str]:
     counted = f"**{loud}{',' if quiet else '.'}** " if loud else ""
     counted += f"{quiet}. " if quiet else ""
     git, host = suite["git"], suite["host"]
-    commit = f"Commit {_code(git['commit'][:7])}{', changed tree' if git['dirty'] else ''}" if git else "No repository"
+    commit = f"Commit {code(git['commit'][:7])}{', changed tree' if git['dirty'] else ''}" if git else "No repository"
     lines = [
         f"{counted}{commit}, host {escape(str(host['name']))}, {escape(numbers.stamp(suite['finished_at']))}, "
         f"exit {suite['exit_code']}."
@@ -121,7 +109,7 @@ def _attention(run: Run) -> list[str]:
 def _changed(run: Run, comparison: Mapping[str, Any]) -> list[str]:
     """Cells whose verdict changed, or that are worse than the base; the others are counted."""
     base = comparison["base"]
-    commit = f"commit** {_code(str(base['commit'])[:7])}" if base.get("commit") else f"run** {_code(base['run_id'])}"
+    commit = f"commit** {code(str(base['commit'])[:7])}" if base.get("commit") else f"run** {code(base['run_id'])}"
     cells = comparison["cells"]
     changed = [cell for cell in cells if _is_change(cell)]
     lines = [f"**Changed since the base {commit}", ""]
@@ -224,7 +212,7 @@ def _how(run: Run) -> list[str]:
     parts += [f"Latency is {text}." for text in includes]
     parts += [check.text for check in checks_of(run)]
     parts.append(f"Reference {reference_of(run)}. Run {run.suite['run_id']}.")
-    return [" ".join(escape(part) for part in parts), "", f"Repeat: {_code(str(run.suite['command']))}"]
+    return [" ".join(escape(part) for part in parts), "", f"Repeat: {code(str(run.suite['command']))}"]
 
 
 def _fitted(
@@ -302,15 +290,6 @@ def _ms(value: Any) -> str:
 
 def _short(text: str, limit: int = MAX_TEXT) -> str:
     return escape(text if len(text) <= limit else text[: limit - 1].rstrip() + numbers.ELLIPSIS)
-
-
-def _code(text: str) -> str:
-    """Inline code, with a fence longer than any run of backticks inside."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:2000]
-    runs = [len(found) for found in re.findall(r"`+", text)]
-    fence = "`" * (max(runs, default=0) + 1)
-    pad = " " if runs else ""
-    return f"{fence}{pad}{text}{pad}{fence}"
 
 
 def _lower_first(text: str) -> str:

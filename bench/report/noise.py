@@ -24,8 +24,9 @@ UNREADABLE = "not readable here"
 _NAMED = 3
 _HEADS = {
     "load_average_before": "load average before", "load_average_after": "load average after",
-    "cpu_steal_percent": "CPU steal %", "other_cpu_percent": "other processes %", "cpu_mhz": "CPU MHz",
-    "gpu": "GPU", "rounds": "rounds watched", "tagged_rounds": "rounds tagged",
+    "cpu_steal_percent": "CPU steal", "other_cpu_percent": "other processes", "cpu_mhz": "CPU clock",
+    "gpu": "GPU", "sm_mhz": "clock", "temperature_c": "temperature", "power_w": "power",
+    "rounds": "rounds watched", "tagged_rounds": "rounds tagged",
 }  # fmt: skip
 
 
@@ -137,16 +138,16 @@ def noise_of(run: Run) -> tuple[list[str], tuple[str, ...], list[tuple[str, tupl
 
 
 def _noise_items(noise: Any) -> dict[str, str]:
-    """Label -> text, nested values flat; ``{min, max}`` becomes ``2,210 to 2,900``."""
+    """Label -> text, nested values flat; ``{min, max}`` becomes ``2,210 to 2,900 MHz``."""
     items: dict[str, str] = {}
     for key, value in (noise or {}).items():
         if isinstance(value, dict) and value.keys() != {"min", "max"}:
             items.update({f"{_head(key)} {name}": text for name, text in _noise_items(value).items()})
         elif isinstance(value, dict):
             ends = [numbers.fixed(float(end), 0) for end in (value["min"], value["max"])]
-            items[_head(key)] = ends[0] if ends[0] == ends[1] else " to ".join(ends)
+            items[_head(key)] = (ends[0] if ends[0] == ends[1] else " to ".join(ends)) + _unit(key)
         else:
-            items[_head(key)] = flat(value)[0]
+            items[_head(key)] = flat(value)[0] + (_unit(key) if isinstance(value, (int, float)) else "")
     return items
 
 
@@ -170,6 +171,12 @@ def rounds_sentence(group: Group) -> str | None:
 
 def _head(name: str) -> str:
     return _HEADS.get(name, name.replace("_", " "))
+
+
+def _unit(key: str) -> str:
+    """The unit that the end of a key names."""
+    units = {"percent": " %", "mhz": " MHz", "c": " °C", "w": " W"}
+    return units.get(key.rsplit("_", 1)[-1], "") if "_" in key else ""
 
 
 def _spread(cell: CellView) -> float | None:

@@ -133,7 +133,8 @@ def _rescored(cell: CellView, check: Mapping[str, Any], run: Run) -> str:
 
 
 def _difference(checks: Sequence[Mapping[str, Any]]) -> str:
-    return numbers.scientific(max(float(check["max_abs_difference"]) for check in checks))
+    found = [float(check["max_abs_difference"]) for check in checks]
+    return numbers.scientific(math.nan if any(map(math.isnan, found)) else max(found))
 
 
 def _agreement(checks: Sequence[Mapping[str, Any]]) -> str:

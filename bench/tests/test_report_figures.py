@@ -81,6 +81,36 @@ def test_a_cell_without_both_numbers_is_counted_and_not_drawn(value: object) -> 
     assert panel.absent == 1
 
 
+def test_whiskers_are_the_intervals_and_a_wide_one_does_not_squeeze_the_points() -> None:
+    cell = make_cell("m", "onnxrt", "int8", delta=-0.002, ratio=2.0)
+    cell["accuracy"].update(ci95=[-0.004, 0.001], deltas={})
+    cell["speed"].update(ratio_ci95=[1.5, 9.6], verdict="faster")
+    run = run_of(cell)
+    panel = panel_of(run.groups[0], run)
+    (point,) = panel.points
+    assert (point.delta_ci95, point.ratio_ci95) == ((-0.004, 0.001), (1.5, 9.6))
+    assert panel.ratio_range[1] < 3.5
+    svg = scatter_svg(panel, width=540, height=370, prefix="q-", css_class="wide")
+    (low, high), (left, right) = panel.delta_range, panel.ratio_range
+    y = [12 + (high - v) / (high - low) * (370 - 12 - 46) for v in (-0.004, 0.001)]
+    x = 58 + (2.0 - left) / (right - left) * (540 - 58 - 14)
+    vertical = re.search(rf'd="M {int(x)}\.\d+ ([\d.]+)\nL {int(x)}\.\d+ ([\d.]+)\n', svg)
+    assert vertical is not None
+    assert [float(v) for v in vertical.groups()] == pytest.approx(y, abs=0.01)
+
+
+def test_the_note_of_a_panel_says_undecided_only_where_there_are_intervals() -> None:
+    cell = make_cell("m", "onnxrt", "int8", "undecided", delta=-0.02, ratio=2.0)
+    assert panel_of(run_of(cell).groups[0], run_of(cell)).note.endswith(
+        "onnxrt int8 lies outside the margin as measured, not judged."
+    )
+    cell["accuracy"].update(ci95=[-0.03, 0.01], verdict="undecided")
+    run = run_of(cell)
+    panel = panel_of(run.groups[0], run)
+    assert panel.note.endswith("onnxrt int8 is undecided.")
+    assert (panel.points[0].label, panel.points[0].word) == ("onnxrt int8, undecided", "undecided")
+
+
 def test_only_cells_that_are_the_same_enter_the_front() -> None:
     run = run_of(make_cell("m", "onnxrt", "int8", "undecided", delta=0.1, ratio=9.0),
                  make_cell("m", "openvino", "fp32", delta=-0.0001, ratio=2.0))  # fmt: skip
@@ -188,6 +218,6 @@ def test_noise_that_is_equal_for_all_cells_is_told_once() -> None:
 
 def test_noise_that_the_cells_of_a_model_share_is_one_row() -> None:
     common, heads, rows = noise_of(read_run(sample_suite(intervals=True)))
-    assert "CPU steal % 0.4" in common
-    assert heads == ("CPU MHz",)
-    assert rows == [("fastestdet, all cells", ("not readable here",)), ("yolov10n, all cells", ("2,210 to 2,900",))]
+    assert "CPU steal 0.4 %" in common
+    assert heads == ("CPU clock",)
+    assert rows == [("fastestdet, all cells", ("not readable here",)), ("yolov10n, all cells", ("2,210 to 2,900 MHz",))]

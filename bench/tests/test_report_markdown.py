@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from bench.report import markdown
-from bench.report.markdown import MARKER, MAX_CHARACTERS, escape, markdown_of
+from bench.report.markdown import MARKER, MAX_CHARACTERS, markdown_of
+from bench.report.mdtext import escape
 from bench.tests.sample_suite import HOSTILE, as_reference, cell_id, make_cell, sample_suite
 
 GOLDEN = """\

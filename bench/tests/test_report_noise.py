@@ -118,7 +118,7 @@ def test_clocks_are_a_range_and_gpu_reasons_are_named() -> None:
         "GPU throttle reasons: sw_power_cap."
     )
     common, _, _ = noise.noise_of(run_of(cell))
-    assert "CPU MHz 2,210 to 2,900" in common
+    assert "CPU clock 2,210 to 2,900 MHz" in common
     assert "GPU reasons sw power cap 3" in common
 
 

@@ -63,6 +63,25 @@ def test_times_are_read_from_iso_stamps_and_other_text_is_kept() -> None:
     assert numbers.stamp("yesterday") == "yesterday"
 
 
+@pytest.mark.parametrize(
+    ("images", "text"), [(8163, "8,200"), (8200, "8,200"), (8201, "8,300"), (730, "730"), (731, "740"), (99, "99"),
+                         (100, "100"), (7, "7"), (19999, "20,000")],
+)  # fmt: skip
+def test_images_to_decide_have_two_digits_and_are_never_rounded_down(images: int, text: str) -> None:
+    assert numbers.about(images) == text
+
+
+def test_small_counts_are_words() -> None:
+    assert [numbers.count_word(n) for n in (0, 1, 3, 12, 13, 1200)] == ["no", "one", "three", "twelve", "13", "1,200"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0.0"), (1.1e-16, "1.1e−16"), (-0.5, "−0.5"), (math.nan, "nan"), (-math.inf, "−inf")]
+)
+def test_differences_are_scientific_with_a_true_minus(value: float, text: str) -> None:
+    assert numbers.scientific(value) == text
+
+
 def test_hashes_keep_six_and_four_characters() -> None:
     assert numbers.short_hash("b1f07c" + "0" * 54 + "e93a") == "b1f07c…e93a"
     assert numbers.short_hash("short") == "short"

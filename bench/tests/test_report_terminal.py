@@ -63,6 +63,49 @@ Exit 1: something failed.
 """
 
 
+INTERVALS = """\
+openvino int8  ? undecided    −0.0021 [−0.0078, +0.0036]  1.02× [1.00, 1.04]  9.65  10.1  int8
+trt fp16       – skipped      no GPU on host                                              none
+
+yolov10n on shapes, 600 images, reference AP 0.7118, latency in ms
+Cell           Verdict        ΔAP [95 %]                  Speed [95 %]         p50   p90  Ran
+──────────────────────────────────────────────────────────────────────────────────────────────────
+torch fp32     · reference     0                          1×                  41.8  43.9  fp32
+torch bf16     ✕ failed       +0.0061 [+0.0047, +0.0075]  1.21× [1.18, 1.24]  34.5  36.3  bf16
+onnxrt fp32    ✓ passed        0.0000 [−0.0003, +0.0003]  1.42× [1.39, 1.45]  29.4  30.9  fp32
+onnxrt fp16    ✓ passed       −0.0004 [−0.0018, +0.0010]  emulated                        emulated
+onnxrt int8    ✕ failed       −0.0186 [−0.0214, −0.0158]  0.62× [0.61, 0.63]  67.4  70.8  int8
+openvino fp32  ✓ passed       +0.0001 [−0.0002, +0.0004]  1.54× [1.51, 1.57]  27.1  28.5  fp32
+openvino fp16  ? undecided    −0.0035 [−0.0049, −0.0021]  emulated                        emulated
+openvino int8  ✓ passed       −0.0024 [−0.0052, +0.0004]  2.31× [2.26, 2.36]  18.1  19.0  int8
+trt fp16       – skipped      no GPU on host                                              none
+
+Needs a person
+  ✕ failed     fastestdet openvino bf16  Requested bf16, observed fp32: this processor has no bf16
+                                         kernels.
+  ✕ failed     yolov10n torch bf16       Suspicious: gains 0.0061 AP, [+0.0047, +0.0075], more than
+                                         the margin of 0.0036: the same model does not gain. Look
+                                         for leaked ground truth, other images or another protocol.
+  ✕ failed     yolov10n onnxrt int8      Non-finite scores in 3 of 600 images; the worst image
+                                         misses 3 of 5 boxes.
+  ! error      fastestdet openvino fp16  Killed by SIGSEGV (signal 11) in the first inference, 0.6 s
+                                         after load.
+  ? undecided  fastestdet openvino int8  128 images cannot decide a margin of 0.0030: ΔAP [−0.0078,
+                                         +0.0036]. About 5,200 would, if the delta holds.
+  ? undecided  yolov10n openvino fp16    600 images cannot decide a margin of 0.0036: ΔAP [−0.0049,
+                                         −0.0021]. The delta sits at the margin; more images are
+                                         unlikely to decide.
+
+Timing: 20 rounds in 4 openings, 2 tagged (other load, cpu steal and low clock). Speed undecided:
+fastestdet openvino fp32, fastestdet openvino int8. Latency is one whole-graph step on resident
+inputs. pycocotools 2.0.11 re-scored fastestdet onnxrt fp32 on 128 images: agrees, largest
+difference 1.1e−16. pycocotools 2.0.11 re-scored yolov10n torch bf16 on 600 images: identical,
+largest difference 0.0. Reference torch fp32 on cpu. Run 20260814-0210-3f9c1ab, 41 min.
+Report reports/x/index.html
+Exit 1: something failed.
+"""
+
+
 class Stream(io.StringIO):
     """A stream with an encoding of its own."""
 
@@ -112,6 +155,54 @@ def test_intervals_stand_beside_their_numbers() -> None:
     assert "ΔAP [95 %]" in text
     assert "2.31× [2.26, 2.36]" in text
     assert "no interval yet" not in text
+    assert INTERVALS in text
+
+
+def test_the_highest_percentile_stands_beside_the_median_and_the_table_stays_within_100_columns() -> None:
+    suite = sample_suite(intervals=True)
+    for cell in suite["cells"]:
+        if cell["speed"]:
+            cell["speed"]["latency_ms"]["p99"] = 12.3
+    text = printed(suite)
+    assert "p50   p99  Ran" in text
+    assert "p90" not in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_wide_numbers_cost_columns_and_not_the_width() -> None:
+    suite = sample_suite(intervals=True)
+    for cell in suite["cells"]:
+        if cell["speed"] and cell["speed"]["ratio_ci95"]:
+            cell["speed"].update(ratio=123.45, ratio_ci95=[100.0, 1234.5])
+    lines = printed(suite).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert any("123.45× [100.00, 1,234.50]" in line for line in lines)
+
+
+def test_many_undecided_speeds_are_counted() -> None:
+    suite = sample_suite(intervals=True)
+    for cell in suite["cells"]:
+        if cell["speed"] and cell["role"] == "candidate" and not cell["observed"]["emulated"]:
+            cell["speed"]["verdict"] = "undecided"
+    assert "Speed undecided: 10 cells." in " ".join(printed(suite).split())
+
+
+def test_models_that_were_timed_differently_are_told_apart() -> None:
+    suite = sample_suite(intervals=True)
+    for cell in suite["cells"]:
+        if cell["speed"] and cell["cell"]["model"] == "yolov10n":
+            cell["speed"].update(rounds_run=60, noise={}, rounds=[])
+    text = " ".join(printed(suite).split())
+    assert "20 rounds in 4 openings, 2 tagged (other load, cpu steal and low clock) (fastestdet); " in text
+    assert "60 rounds in 4 openings, none tagged (yolov10n)." in text
+
+
+def test_a_run_without_a_cross_check_says_so() -> None:
+    suite = sample_suite(intervals=True)
+    for cell in suite["cells"]:
+        if cell["accuracy"]:
+            cell["accuracy"]["cross_check"] = None
+    assert "No cell was scored again by an independent scorer." in " ".join(printed(suite).split())
 
 
 def test_colour_is_only_ever_added_to_words() -> None:
