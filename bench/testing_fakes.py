@@ -25,6 +25,7 @@ CLASSES = ("red", "green", "blue")
 _DTYPES = {"fp64": np.float64, "fp32": np.float32, "fp16": np.float16, "int8": np.float32}
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class FakeNetwork:
     """Finds one axis-parallel rectangle per colour channel, by the moments of the bright pixels.
 
@@ -32,23 +33,39 @@ class FakeNetwork:
     the dtype of its input. A rectangle w pixels wide has variance (w^2 - 1) / 12.
     """
 
+    mix: Array | None = None
+    """(3, 3) that mixes the channels first, for who needs weights; None: the identity."""
+    gain: float = 1.0
+    """Factor on everything in between, taken out at the end; a power of two changes no bit until a number overflows."""
+    backwards: bool = False
+    """Sum from the last pixel to the first: the same network with other rounding."""
+
     def __call__(self, images: Array) -> tuple[Array, Array]:
         """Continuous in its input, so that a lower precision moves the boxes a little instead of at random."""
         kind = images.dtype.type
-        bright = kind(2) * np.maximum(images - kind(0.5), kind(0))
-        mass = bright.sum(axis=(2, 3), dtype=kind) + kind(1e-4)
+        if self.mix is not None:
+            images = np.einsum("oc,bchw->bohw", self.mix.astype(kind), images)
+        gain = kind(self.gain)
+        bright = gain * (kind(2) * np.maximum(images - kind(0.5), kind(0)))
+        mass = self._sum(bright, (2, 3)) + gain * kind(1e-4)
         edges: list[tuple[Array, Array]] = []
         for axis in (3, 2):
-            profile = bright.sum(axis=5 - axis, dtype=kind) / mass[..., None]
+            profile = self._sum(bright, (5 - axis,)) / mass[..., None]
             place = np.arange(SIDE, dtype=kind)
-            centre = (profile * place).sum(axis=2, dtype=kind)
-            variance = (profile * (place - centre[..., None]) ** 2).sum(axis=2, dtype=kind)
+            centre = self._sum(profile * place, (2,))
+            variance = self._sum(profile * (place - centre[..., None]) ** 2, (2,))
             half = np.sqrt(kind(12) * variance + kind(1)) / kind(2)
             edges.append((centre + kind(0.5) - half, centre + kind(0.5) + half))
         (left, right), (top, bottom) = edges
         boxes_xyxy = np.stack([left, top, right, bottom], axis=2)
-        scores = bright.max(axis=(2, 3)) * mass / (mass + kind(8))
+        scores = bright.max(axis=(2, 3)) / gain * (mass / (mass + gain * kind(8)))
         return boxes_xyxy, scores
+
+    def _sum(self, values: Array, axes: tuple[int, ...]) -> Array:
+        if self.backwards:
+            values = np.ascontiguousarray(np.flip(values, axes))
+        total: Array = values.sum(axis=axes, dtype=values.dtype)
+        return total
 
 
 class FakeAdapter:
@@ -206,7 +223,11 @@ def fake_fixtures(folder: Path, count: int = 8, *, split: str = "val") -> Fixtur
 
 def fake_folder(folder: Path, count: int = 8) -> Path:
     """Write the fake images as a fixture folder in COCO layout, ready for ``--fixtures``; return the folder."""
-    made = fake_fixtures(folder / "images", count)
+    return write_folder(fake_fixtures(folder / "images", count), folder)
+
+
+def write_folder(made: FixtureSet, folder: Path) -> Path:
+    """Write the annotations of a set whose images lie in ``folder / "images"``; return the folder."""
     images = [{"id": s.image_id, "file_name": s.path.name, "width": s.width, "height": s.height} for s in made.samples]
     document = {"images": images, "annotations": list(made.annotations), "categories": list(made.categories)}
     (folder / "annotations").mkdir()
