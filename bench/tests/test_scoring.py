@@ -196,6 +196,42 @@ def test_predictions_become_rows_with_the_category_of_their_label_and_float64_bo
     assert detections.boxes_xywh[0].tolist() == [x1, y1, x2 - x1, y2 - y1]
 
 
+def test_keypoints_become_a_column_and_images_without_detections_need_none() -> None:
+    points = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    box, nothing = np.array([[0, 0, 5, 5]] * 2, np.float32), np.zeros(0, np.float32)
+    found = Prediction(box, np.array([0.7, 0.6], np.float32), np.zeros(2, np.int64), points)
+    empty = Prediction(np.zeros((0, 4), np.float32), nothing, nothing.astype(np.int64))
+    detections = from_predictions({1: found, 2: empty, 3: found}, [1])
+    assert detections.keypoints_xyv is not None
+    np.testing.assert_array_equal(detections.keypoints_xyv, np.concatenate((points, points)))
+    assert detections.keypoints_xyv.dtype == np.float64
+    assert from_predictions({2: empty}, [1]).keypoints_xyv is None
+    boxes_only = Prediction(box, found.scores, found.labels)
+    with pytest.raises(InputError, match="keypoints are given for 1 of the 2 images with detections, 2 per detection"):
+        from_predictions({1: found, 2: boxes_only}, [1])
+    more = Prediction(box, found.scores, found.labels, np.zeros((2, 3, 3), np.float32))
+    with pytest.raises(InputError, match="2 or 3 per detection; all detections need the same number"):
+        from_predictions({1: found, 2: more}, [1])
+
+
+def test_a_keypoint_that_is_not_finite_is_refused_with_its_row_and_a_wrong_shape_by_name() -> None:
+    plain = table((1, 1, BOXES[0], 0.9), (2, 1, BOXES[1], 0.8))
+    columns = (plain.image_ids, plain.category_ids, plain.boxes_xywh, plain.scores)
+    points = np.zeros((2, 17, 3))
+    points[1, 4, 1] = np.nan
+    with pytest.raises(InputError, match=r"detection 1 \(image 2\): field 'keypoint 4 y' is nan, not finite"):
+        Detections(*columns, points)
+    for wrong in (np.zeros((2, 17)), np.zeros((3, 17, 3)), np.zeros((2, 17, 2))):
+        with pytest.raises(InputError, match=r"column 'keypoints_xyv' must be \(2, K, 3\)"):
+            Detections(*columns, wrong)
+
+
+def test_ground_truth_that_is_not_finite_is_refused_by_id() -> None:
+    for field, value in (("area", float("nan")), ("bbox", [1.0, 1.0, float("inf"), 2.0])):
+        with pytest.raises(InputError, match="annotation 4: bbox or area is not finite"):
+            score(fixture_set([truth(3, 1, BOXES[0]), {**truth(4, 1, BOXES[0]), field: value}]), table())
+
+
 @pytest.mark.parametrize("label", [-1, 2])
 def test_a_label_without_a_category_is_refused(label: int) -> None:
     prediction = Prediction(np.zeros((1, 4), np.float32), np.zeros(1, np.float32), np.array([label]))

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from bench.errors import InputError
-from bench.scoring import Detections, Matched, match, paired_bootstrap
+from bench.scoring import KEYPOINT_STAT_NAMES, Detections, Matched, match, paired_bootstrap
 from bench.scoring.accumulate import precision_recall
 from bench.scoring.bootstrap import MIN_CLASS_IMAGES, _AreaPair, draw_deltas
 from bench.scoring.significance import holm, percentile_interval, two_sided_p
@@ -101,6 +101,10 @@ def test_values_are_differences_of_the_numbers_and_intervals_hold_them() -> None
         assert delta.ci95[0] < delta.ci95[1]
         # of these normal-looking draws the interval is about four standard errors wide
         assert (delta.ci95[1] - delta.ci95[0]) / paired.standard_errors[name] == pytest.approx(3.92, rel=0.2)
+    draws = draw_deltas(reference, candidate, resamples=300, seed=0).stats
+    for name, delta in paired.deltas.items():
+        assert delta.ci95 == tuple(np.percentile(draws[name], [2.5, 97.5]))
+        assert paired.standard_errors[name] == draws[name].std(ddof=1)
     low, high = paired.deltas["AP"].ci95
     assert low < paired.deltas["AP"].value < high
 
@@ -220,6 +224,17 @@ def test_the_standard_error_is_the_spread_over_fresh_sets_of_images() -> None:
         errors.append(paired.standard_errors["AP"])
     # 40 values give their standard deviation to 11 %: de-duplicated draws (0.76) lie two of these away
     assert float(np.mean(errors)) / float(np.std(values, ddof=1)) == pytest.approx(1.0, abs=0.22)
+
+
+def test_a_pair_of_poses_gets_intervals_of_the_ten_keypoint_numbers() -> None:
+    reference, candidate = pose_pair()
+    paired = paired_bootstrap(reference, candidate, resamples=50)
+    assert tuple(paired.deltas) == KEYPOINT_STAT_NAMES
+    for name, delta in paired.deltas.items():
+        assert delta.value == candidate.stats[name] - reference.stats[name]
+        assert delta.ci95 is not None
+    with pytest.raises(InputError, match="one is scored as pose, the other as detect"):
+        paired_bootstrap(reference, pair()[0])
 
 
 def test_systems_of_different_sets_are_not_paired() -> None:
