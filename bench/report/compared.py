@@ -115,8 +115,9 @@ def _print_attention(document: Mapping[str, Any], paper: Paper) -> None:
     paper.line()
     paper.line("Needs a person")
     for (status, reason), labels in items.items():
-        head = f"{_GLYPHS[status]} {status}  {', '.join(labels)}"
-        paper.line("  ", (head, _STYLES[status]))
+        head = f"{_GLYPHS[status]} {status}"
+        for row, names in enumerate(paper.fold(", ".join(labels), paper.width - len(head) - 4)):
+            paper.line("  ", (head if row == 0 else " " * len(head), _STYLES[status]), "  ", names)
         paper.wrapped(reason, indent=4)
 
 

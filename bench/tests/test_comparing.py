@@ -215,7 +215,11 @@ def test_a_cell_that_says_why_it_did_not_run_is_undecided(runs, compare):
         )
 
     document, cells = compare(runs.write("skip", changed("skip", skip)))
-    assert (cells[INT8]["status"], cells[INT8]["reason_short"], document["exit_code"]) == ("undecided", "did not run", 3)
+    assert (cells[INT8]["status"], cells[INT8]["reason_short"], document["exit_code"]) == (
+        "undecided",
+        "did not run",
+        3,
+    )
     assert "No onnxruntime." in cells[INT8]["reason"]
 
 
@@ -280,6 +284,8 @@ def test_what_changed_is_called_out_old_value_first(runs, compare):
 def test_a_run_is_not_compared_with_itself(runs, compare):
     with pytest.raises(UsageError, match="cannot fail"):
         compare(runs.base)
+    with pytest.raises(UsageError, match="run b1 is on both sides"):
+        compare(runs.write("b1"))  # not the base's last run, but one of those behind its spread
 
 
 def test_the_suggested_command_keeps_the_plan_and_drops_the_rest():

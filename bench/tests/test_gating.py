@@ -127,11 +127,14 @@ def test_a_waiver_for_every_finding_holds_the_cell_and_one_for_another_check_doe
     assert "wholly below" not in cells[INT8].reason
 
 
-def test_a_cell_that_was_not_asked_for_is_not_judged_and_one_that_cannot_run_now_is_exit_3(gate):
+def test_a_cell_that_was_not_asked_for_is_not_judged_and_one_that_cannot_run_now_is_exit_3(gate, runs):
     def narrowed(suite):
         return dataclasses.replace(suite, cells=tuple(c for c in suite.cells if c.cell.id != INT8))
 
     assert gate("narrow", change=narrowed)[0].exit_code == 0
+    comparison = json.loads((runs.folder / "narrow" / "comparison.json").read_text())
+    assert comparison["exit_code"] == 0
+    assert {c["id"]: c["reason_short"] for c in comparison["cells"]}[INT8] == "not asked for"
 
     def idle(suite):
         gone = {"status": "skipped", "reason": "no runtime", "accuracy": None, "speed": None}
