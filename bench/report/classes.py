@@ -19,8 +19,10 @@ SHOWN, SHOWN_AT_LEAST = 12, 4
 """Rows of a cell that stand open: at most, and filled up with the largest differences to at least, where one moved."""
 BARS_WHEN_FOLDED = 12
 """A longer folded table has numbers only: 80 bars per cell are a tenth of the page's budget."""
-PAGE_ROWS = 1500
-"""Rows of the whole page; about 160 bytes each."""
+PAGE_ROWS = 800
+"""Rows of the whole page."""
+ROW_BYTES = 170
+"""Of a folded row, as rendered for class names of 15 characters."""
 _NAMED = 3
 
 

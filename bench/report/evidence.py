@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from bench.report.flips import Picture
 
 MAX_STDERR_LINES = 24
-THUMBNAIL_BUDGET = 600_000
-"""Characters of base64 on one page, which stays below 1 MB."""
+THUMBNAIL_BUDGET, LEAST_THUMBNAILS = 550_000, 400_000
+"""Characters of base64 on one page, which stays below 1 MB; and what is left of them beside long tables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +58,15 @@ def cases_of(run: Run) -> list[Case]:
     return sorted(cases, key=lambda case: (not case.wide, order[case.cell.status]))
 
 
-def thumbnails_of(cases: Sequence[Case]) -> dict[str, str]:
-    """Base64 JPEG -> id: each image once, the worst of every cell before any second one, within the page's budget."""
+def thumbnails_of(cases: Sequence[Case], taken: int = 0) -> dict[str, str]:
+    """Base64 JPEG -> id: each image once, the worst of every cell before any second one, within the page's budget.
+
+    Args:
+        cases: with their pictures.
+        taken: characters of the page that long tables need.
+    """
     found: dict[str, str] = {}
-    room = THUMBNAIL_BUDGET
+    room = max(THUMBNAIL_BUDGET - taken, LEAST_THUMBNAILS)
     for place in range(max((len(case.pictures) for case in cases), default=0)):
         for case in cases:
             jpeg = case.pictures[place].jpeg if place < len(case.pictures) else None

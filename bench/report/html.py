@@ -87,7 +87,7 @@ def _context(run: Run) -> dict[str, Any]:
         "class_empties": classes.empty_lines(class_tables),
         "no_classes": classes.absent_line(run),
         "cases": cases,
-        "thumbnails": thumbnails_of(cases),
+        "thumbnails": thumbnails_of(cases, classes.ROW_BYTES * sum(len(table.folded) for table in class_tables)),
         "questions": open_questions_of(run),
         "timings": strips.timings_of(run),
         "timed_rows": noise.timed_rows(run),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bench.report.html import render_html
+from bench.tests.sample_intervals import class_deltas
 from bench.tests.sample_suite import HOSTILE, as_reference, make_cell, sample_suite
 
 VOID = {"meta", "br", "link", "input", "img", "hr"}
@@ -200,6 +201,20 @@ def test_many_failed_cells_with_large_thumbnails_stay_below_one_megabyte() -> No
     assert len(page.encode()) < 1_000_000
     for number in range(24):
         assert f"{number:02d}0A{number:02d}0A" in page, "every cell keeps its worst image"
+
+
+def test_a_page_with_everything_at_once_stays_below_one_megabyte() -> None:
+    suite = sample_suite()
+    failed = next(cell for cell in sample_suite(intervals=True)["cells"] if cell["flips"])
+    names = tuple(f"class number {i:02d}" for i in range(80))
+    suite["cells"] = [as_reference(make_cell("m", "torch", "fp32", delta=0.0, ratio=1.0))]
+    for number in range(24):
+        cell = copy.deepcopy(failed)
+        cell["cell"].update(model="m", backend=f"backend{number}")
+        cell["flips"] = [{**failed["flips"][0], "thumb": f"{number:02d}{place}A" * 4000} for place in range(4)]
+        cell["accuracy"]["per_class"] = class_deltas(-0.02, 0.01, names, moved=3)
+        suite["cells"].append(cell)
+    assert len(render_html(suite).encode()) < 1_000_000
 
 
 def test_a_suite_without_cells_still_renders() -> None:

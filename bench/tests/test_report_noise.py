@@ -98,6 +98,18 @@ def test_checks_show_their_value_against_the_limit_and_absent_ones_are_not_passe
     assert [(c.word, c.text) for c in row.checks] == [("undecided", "not checked"), ("passed", "1.00× ≤ 1.10×")]
 
 
+def test_a_check_that_could_not_tell_is_not_checked_whatever_it_measured() -> None:
+    cell = timed(*STEADY)
+    cell["speed"]["checks"] = [
+        {"name": "repeated input", "passed": None, "value": 1.26, "limit": 1.1, "explain": "Too noisy to tell."},
+    ]
+    run = run_of(cell)
+    (row,) = noise.timed_rows(run)
+    assert (row.checks[1].word, row.checks[1].text) == ("undecided", "not checked")
+    assert noise.check_notes(run) == [("onnxrt fp32", "repeated input could not be checked. Too noisy to tell.")]
+    assert noise.timing_finding(run).startswith("Yes")
+
+
 def test_a_row_says_rounds_openings_tags_and_why_the_rounds_stopped() -> None:
     cell = timed(*STEADY, tags={2: ["low clock 900 MHz"]}, openings=2, ratio_ci95=[0.9, 1.1], verdict="undecided",
                  reason="Too wide.")  # fmt: skip
