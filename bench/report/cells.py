@@ -16,6 +16,8 @@ BACKEND_ORDER = ("torch", "onnxrt", "openvino", "trt", "recorded")
 NEEDS_A_PERSON = ("failed", "error", "undecided")
 DID_NOT_RUN = ("skipped", "unsupported")
 AT_THE_MARGIN = "the delta sits at the margin; more images are unlikely to decide"
+SPEED_CHECKS = ("max-latency", "baseline-speed")
+"""Findings about speed alone: they set a cell's status and say nothing about its being the same model."""
 MEASURED_FASTER = 1.03
 """Edge of the ±3 % band: a ratio without an interval is called faster only above it, and slower below 1 / it."""
 
@@ -69,8 +71,10 @@ class CellView:
 
     @property
     def same(self) -> bool:
-        """Judged to be the same model: passed, and not for lack of a judgement."""
-        if self.status != "passed" or self.failed_parity:
+        """Judged to be the same model, and not for lack of a judgement; too slow a cell can still be the same."""
+        found = [f["check"] for f in self.raw.get("findings", ())]
+        too_slow = self.status in ("failed", "undecided") and found and all(c in SPEED_CHECKS for c in found)
+        if (self.status != "passed" and not too_slow) or self.failed_parity:
             return False
         if self.accuracy_verdict is None:
             return any(row["passed"] for row in self.raw["parity"])
@@ -108,7 +112,8 @@ class CellView:
     def open_question(self) -> bool:
         """Ran and was not found wrong, but nobody may call it the same."""
         unjudged = self.status == "passed" and not self.same
-        return self.role == "candidate" and (self.status == "undecided" or unjudged) and not self.failed_parity
+        asked = self.status == "undecided" and not self.same
+        return self.role == "candidate" and (asked or unjudged) and not self.failed_parity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,25 @@ def test_a_cell_that_passed_without_an_accuracy_verdict_is_not_counted_as_the_sa
     assert [str(c) for c in answer.tally(run)] == ["1 ran, accuracy not judged"]
 
 
+@pytest.mark.parametrize(
+    ("status", "checks", "same"),
+    [
+        ("undecided", ["baseline-speed"], 1),
+        ("failed", ["max-latency"], 1),
+        ("failed", ["baseline-speed", "baseline-accuracy"], 0),
+        ("undecided", ["accuracy", "baseline-speed"], 0),
+        ("failed", [], 0),
+        ("error", ["baseline-speed"], 0),
+    ],
+)
+def test_a_cell_that_is_only_too_slow_is_still_the_same_model(status: str, checks: list[str], same: int) -> None:
+    cell = make_cell("yolov10n", "onnxrt", "fp32", delta=0.0, ratio=2.0)
+    found = [{"check": check, "status": status, "reason": "why", "short": "why"} for check in checks]
+    run = read_run(suite_of(reference(), {**cell, "status": status, "findings": found}))
+    assert answer.headline(run) == f"Still the same model in {same} of 1 cell."
+    assert not run.candidates[0].open_question or not same
+
+
 def test_the_fastest_is_the_highest_ratio_among_cells_that_are_the_same() -> None:
     found = only_best(
         make_cell("yolov10n", "onnxrt", "fp32", delta=0.0, ratio=1.4),
