@@ -145,7 +145,7 @@ class ParitySession:
         note = Path(tempfile.gettempdir()) / f"parity-{self._run_uid}"
         with FileLock(f"{note}.lock"):
             if not note.is_file():
-                outcome = self._own_run(replace(self.request(), rounds=0))
+                outcome = self._own_run(replace(self.request(), rounds=0, max_rounds=0))
                 note.write_text(str(outcome.folder.resolve()), "utf-8")
                 return outcome
         folder = Path(note.read_text("utf-8"))
