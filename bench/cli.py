@@ -381,9 +381,23 @@ def list_(
 
 
 @app.command()
-def doctor(json: Json = False) -> None:
-    """Say which backends, devices and precisions this host can run, and why not."""
-    from bench.commands.listing import doctor_command
+def doctor(
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Plant faults one at a time and show which check catches each.")
+    ] = False,
+    only: Annotated[Text, typer.Option("--only", metavar="NAME", help="With --prove: faults of this name.")] = None,
+    benign_runs: Annotated[
+        int, typer.Option("--benign-runs", metavar="N", help="With --prove: runs of changes that must raise nothing.")
+    ] = 6,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Say which backends, devices and precisions this host can run; with --prove, whether faults would be noticed."""
+    if prove:
+        from bench.commands.prove import prove_command
+
+        raise typer.Exit(prove_command(as_json=json, quiet=quiet, only=only, benign_runs=benign_runs))
+    from bench.commands.doctor import doctor_command
 
     raise typer.Exit(doctor_command(as_json=json))
 

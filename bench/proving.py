@@ -100,8 +100,6 @@ class Stage:
     calibration: FixtureSet | None = None
     calibration_label: str | None = None
     margins: Mapping[str, float] = field(default_factory=dict)
-    precisions: tuple[str, ...] = ("fp32", "int8")
-    """That the honest candidate must pass."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """Backend that some faults require -> why it does not run here."""
 
@@ -109,8 +107,8 @@ class Stage:
 class Watcher(Protocol):
     """Told of every run."""
 
-    def __call__(self, name: str, done: int, total: int) -> None:
-        """``done`` of ``total`` runs are finished; ``name`` comes next."""
+    def __call__(self, text: str, done: int, total: int) -> None:
+        """``done`` of ``total`` runs are finished; ``text`` says what comes next."""
 
 
 class Prover:
@@ -125,24 +123,30 @@ class Prover:
         self._stages = stages
         self._folder = folder
 
-    def honest(self) -> list[Shown]:
-        """The unsabotaged cells: nothing is proven unless they pass."""
-        faults = [
-            Fault(
-                name=f"honest {s.name} {p}", planted="nothing", expected=(), stage=key, precision=p, timed=p == "fp32"
+    def honest(self, faults: Sequence[Fault]) -> list[Shown]:
+        """Run the cells that the faults go into, without any: nothing is proven unless they pass."""
+        cells = dict.fromkeys((f.stage, f.precision) for f in faults)
+        return [
+            self.show(
+                Fault(
+                    name=f"honest {stage.name}, {precision}",
+                    planted="nothing",
+                    expected=(),
+                    stage=key,
+                    precision=precision,
+                    timed=any(f.timed for f in faults if (f.stage, f.precision) == (key, precision)),
+                )
             )
-            for key, s in self._stages.items()
-            if isinstance(s, Stage)
-            for p in s.precisions
+            for key, precision in cells
+            if isinstance(stage := self._stages[key], Stage)
         ]
-        return [self.show(f) for f in faults]
 
     def show(self, fault: Fault, *, seed: int = 0) -> Shown:
         """Run one fault through the engine."""
         stage = self._stages[fault.stage]
         if isinstance(stage, str):
             return Shown(fault=fault, status="not shown", reason=stage)
-        if fault.requires in stage.absent:
+        if fault.requires is not None and fault.requires in stage.absent:
             return Shown(fault=fault, status="not shown", reason=stage.absent[fault.requires])
         result = self._measure(stage, fault, seed)
         return Shown(fault=fault, status=result.status, caught=caught_by(result), reason=result.reason)
@@ -206,55 +210,57 @@ def caught_by(result: CellResult) -> tuple[Catch, ...]:
     return tuple(found)
 
 
-_PARITY = {"committed tensor hashes": "committed hashes"}
+_PARITY = {"committed tensor hashes": "committed hashes", "scoring": "scoring"}
 _LEVELS = {"preprocess": "input hashes", "tensor": "tensors", "prediction": "predictions"}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """Everything that was run."""
+
+    honest: tuple[Shown, ...]
+    faults: tuple[Shown, ...] = ()
+    """Empty when an honest cell did not pass."""
+    benign: tuple[Shown, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0: all caught, no alarm. 1: a fault escaped, a false alarm, an honest cell failed. 3: some were not shown."""
+        planted = (*self.faults, *self.benign)
+        if not all(s.ok for s in self.honest) or any(s.shown and not s.ok for s in planted):
+            return 1
+        return 0 if planted and all(s.shown for s in planted) else 3
+
+
 def prove(
-    stages: Callable[[Path], Mapping[str, Stage | str]],
+    stages: Callable[[Path, set[str]], Mapping[str, Stage | str]],
     faults: Sequence[Fault],
     benign: Sequence[Fault],
     *,
     benign_runs: int,
     watch: Watcher,
-) -> tuple[list[Shown], list[Shown], list[Shown]]:
+) -> Proof:
     """Show the honest cells, then every fault, then ``benign_runs`` changes that are none, taking turns.
 
     Args:
-        stages: makes the stages in a folder that is removed at the end.
+        stages: makes the named stages in a folder that is removed at the end.
         faults: to plant.
         benign: changes that must raise nothing.
         benign_runs: in all.
         watch: told of every run.
-
-    Returns:
-        Honest, faulty and benign runs; the last two are empty when an honest cell does not pass.
     """
+    harmless = [benign[n % len(benign)] for n in range(benign_runs)] if benign else []
     with tempfile.TemporaryDirectory(prefix="parity-prove-") as scratch:
-        watch("preparing", 0, 0)
-        prover = Prover(stages(Path(scratch)), Path(scratch) / "runs")
-        total = len(faults) + benign_runs
-        watch("the honest cells", 0, total)
-        honest = prover.honest()
+        total = len(faults) + len(harmless)
+        watch("Making the cells", 0, total)
+        made = stages(Path(scratch), {f.stage for f in (*faults, *harmless)})
+        prover = Prover(made, Path(scratch) / "runs")
+        watch("Running the cells without any fault", 0, total)
+        honest = tuple(prover.honest([*faults, *harmless]))
         if not all(s.ok for s in honest):
-            return honest, [], []
+            return Proof(honest=honest)
         shown: list[Shown] = []
-        for fault in faults:
-            watch(fault.name, len(shown), total)
-            shown.append(prover.show(fault))
-        harmless: list[Shown] = []
-        for number in range(benign_runs if benign else 0):
-            kind = benign[number % len(benign)]
-            watch(kind.name, len(faults) + number, total)
-            harmless.append(prover.show(kind, seed=number))
-        watch("done", total, total)
-    return honest, shown, harmless
-
-
-def exit_code(honest: Sequence[Shown], shown: Sequence[Shown], benign: Sequence[Shown]) -> int:
-    """0: all caught, no alarm. 1: a fault escaped, a false alarm, or the honest cell fails. 3: some were not shown."""
-    if not all(s.ok for s in honest) or not honest:
-        return 1
-    if any(s.shown and not s.ok for s in (*shown, *benign)):
-        return 1
-    return 3 if any(not s.shown for s in (*shown, *benign)) else 0
+        for number, fault in enumerate([*faults, *harmless]):
+            watch(f"Planting {number + 1} of {total}: {fault.name}", number, total)
+            shown.append(prover.show(fault, seed=max(number - len(faults), 0)))
+    return Proof(honest=honest, faults=tuple(shown[: len(faults)]), benign=tuple(shown[len(faults) :]))

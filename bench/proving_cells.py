@@ -63,7 +63,6 @@ _ACCURACY_ALONE = (
     ("extra boxes", "a sure box of every class in every image", "extra"),
     ("missing boxes", "none of the class blue", "missing"),
     ("swapped classes", "red for green", "classes"),
-    ("boxes in another format", "xywh where xyxy is declared", "xywh"),
     ("predictions for the wrong image", "those of the image before", "late"),
 )
 
@@ -130,6 +129,13 @@ FAULTS: tuple[Fault, ...] = (
         Fault(name=n, planted=f"{how}; int8: accuracy alone", backend=b, precision="int8", expected=("accuracy",))
         for n, how, b in _ACCURACY_ALONE
     ],
+    Fault(
+        name="boxes in another format",
+        planted="xywh where xyxy is declared; int8: negative widths",
+        backend="xywh",
+        precision="int8",
+        expected=("scoring",),
+    ),
     Fault(
         name="ground truth leaked",
         planted="in the place of predictions; int8: accuracy alone",
@@ -215,18 +221,18 @@ BENIGN: tuple[Fault, ...] = (
 )
 
 
-def stages(folder: Path) -> dict[str, Stage | str]:
-    """The cells: a fake detector, a fake pose model, and yolov10n in ONNX Runtime where that can be made."""
+def stages(folder: Path, names: set[str]) -> dict[str, Stage | str]:
+    """The cells: a fake detector, a fake pose model, and yolov10n in ONNX Runtime where that can be made.
+
+    Args:
+        folder: for images and logs.
+        names: ``detector``, ``pose``, ``graph``; the last is made when it is named, as it takes a while.
+    """
     from bench import testing_proof
 
     fixtures = testing_proof.proof_fixtures(folder / "images", IMAGES)
-    fake, onnxrt, openvino = probe(
-        ["bench.testing:fake_backend", "onnxrt", "openvino"],
-        asked=[],
-        devices=["cpu"],
-        precisions=PRECISIONS,
-        logs=folder / "logs",
-    )
+    targets = ["bench.testing:fake_backend", *(["onnxrt", "openvino"] if "graph" in names else [])]
+    fake, *real = probe(targets, asked=[], devices=["cpu"], precisions=PRECISIONS, logs=folder / "logs")
     detector = Stage(
         name="fake detector",
         adapter="bench.testing_proof:adapter",
@@ -236,16 +242,17 @@ def stages(folder: Path) -> dict[str, Stage | str]:
         labels_to_categories=(1, 2, 3),
         reference=fake,
         candidates=_FAULTS,
-        precisions=("fp32", "fp16", "int8"),
     )
     pose = replace(
         detector,
         name="fake pose model",
         adapter="bench.testing_proof:pose_adapter",
         spec=testing_proof.pose_adapter.spec,
-        precisions=("fp32", "int8"),
     )
-    return {"detector": detector, "pose": pose, "graph": _graph(folder, onnxrt, openvino)}
+    made: dict[str, Stage | str] = {"detector": detector, "pose": pose}
+    if real:
+        made["graph"] = _graph(folder, *real)
+    return made
 
 
 def _graph(folder: Path, onnxrt: BackendFacts, openvino: BackendFacts) -> Stage | str:

@@ -1,11 +1,9 @@
-"""``parity list``, ``parity doctor``, ``parity clean``."""
+"""``parity list``, ``parity clean``."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,10 +12,8 @@ from rich.table import Table
 from bench.errors import InputError, UsageError, did_you_mean
 from bench.fixtures import list_fixtures
 from bench.paths import cache_dir
-from bench.probe import probe
 from bench.registry import adapter_names, backend_names, load_adapter, load_backend
 from bench.schema import dumps
-from bench.types import PRECISIONS
 
 
 def list_command(what: str, *, as_json: bool) -> int:
@@ -26,36 +22,6 @@ def list_command(what: str, *, as_json: bool) -> int:
     if what not in tables:
         raise UsageError(f"parity list {what}: nothing of that name.{did_you_mean(what, tables)}")
     _print(tables[what](), as_json=as_json)
-    return 0
-
-
-def doctor_command(*, as_json: bool) -> int:
-    """Probe every backend on every device and print what runs, natively or emulated, or why not."""
-    devices = ("cpu", "cuda:0")
-    with tempfile.TemporaryDirectory() as logs:
-        facts = probe(backend_names(), asked=backend_names(), devices=devices, precisions=PRECISIONS, logs=Path(logs))
-    rows = [
-        {
-            "backend": f.reference.name,
-            "version": f.version or "not here",
-            "device": device,
-            "native": " ".join(p for p in PRECISIONS if f.support[(device, p)].mode == "native"),
-            "emulated": " ".join(p for p in PRECISIONS if f.support[(device, p)].mode == "emulated"),
-            "why not": next(
-                (f.support[(device, p)].reason for p in ("fp32", "fp16") if f.support[(device, p)].mode is None), ""
-            ),
-        }
-        for f in facts
-        for device in devices
-    ]
-    if as_json:
-        _print(rows, as_json=True)
-        return 0
-    _print([{k: v for k, v in row.items() if k != "why not"} for row in rows], as_json=False)
-    for row in rows:
-        if row["why not"]:
-            text = f"{row['backend']} on {row['device']}: {row['why not']}"
-            Console().print(text, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
