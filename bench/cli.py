@@ -181,21 +181,55 @@ def run(
 @app.command()
 def score(
     predictions: Annotated[Path, typer.Argument(help="COCO results, or one of the predictions forms.")],
+    against: Annotated[
+        Path | None, typer.Option("--against", metavar="B.json", help="Compare with another file: this one minus B.")
+    ] = None,
     fixtures: Fixtures = None,
     annotations: Annotated[
         Path | None, typer.Option("--annotations", help="COCO ground truth, instead of a set.")
     ] = None,
     bbox_format: Annotated[
-        Text, typer.Option("--bbox-format", help="cxcywh_norm, cxcywh_abs, xywh_abs or xyxy_abs.")
+        Text,
+        typer.Option(
+            "--bbox-format", help="cxcywh_norm, cxcywh_abs, xywh_abs or xyxy_abs; F,G when the two files differ."
+        ),
     ] = None,
+    task: Annotated[Text, typer.Option("--task", help="detect or pose (default: what files and set have).")] = None,
+    bootstrap: Annotated[int | None, typer.Option("--bootstrap", metavar="N", help=HELP["bootstrap"])] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of the bootstrap.")] = None,
+    precision: Annotated[
+        Text, typer.Option("--precision", help="Whose margin judges the difference (default: fp32).")
+    ] = None,
+    margin: Annotated[Text, typer.Option("--margin", metavar="X", help="Allowed AP loss, instead of a rule.")] = None,
+    intersect: Annotated[bool, typer.Option("--intersect", help="Score only the images that both files have.")] = False,
+    cross_check: Annotated[
+        Text,
+        typer.Option(
+            "--cross-check", metavar="WHICH", help="Files an independent scorer scores too: all, one or none."
+        ),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every class.")] = False,
     json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Also write score_result JSON.")] = None,
 ) -> None:
-    """Score a predictions file; needs no runtime."""
-    from bench.commands.score import score_command
+    """Score a predictions file, or judge it against another one; needs no runtime."""
+    from bench.commands.score import make_options, score_command
 
-    raise typer.Exit(
-        score_command(predictions, fixtures=fixtures, annotations=annotations, bbox_format=bbox_format, json_out=json)
+    options = make_options(
+        fixtures=fixtures,
+        annotations=annotations,
+        against=against,
+        bbox_format=bbox_format,
+        task=task,
+        bootstrap=bootstrap,
+        seed=seed,
+        precision=precision,
+        margin=margin,
+        intersect=intersect,
+        cross_check=cross_check,
+        verbose=verbose,
+        json_out=json,
     )
+    raise typer.Exit(score_command(predictions, options))
 
 
 @app.command()

@@ -53,7 +53,9 @@ class PredictionsFile:
     """Ids of the images that have an entry, with or without detections; None for a results list, which lists none."""
 
 
-def read_predictions(path: Path, fixtures: FixtureSet, *, bbox_format: str | None = None) -> PredictionsFile:
+def read_predictions(
+    path: Path, fixtures: FixtureSet, *, bbox_format: str | None = None, keypoints: bool = True
+) -> PredictionsFile:
     """Read a predictions file of any form and join it to a fixture set.
 
     Args:
@@ -61,9 +63,10 @@ def read_predictions(path: Path, fixtures: FixtureSet, *, bbox_format: str | Non
         fixtures: the images and categories that the predictions are about.
         bbox_format: one of ``BOX_FORMATS``; None takes the file's ``meta.bbox_format``, else ``xywh_abs`` for a COCO
             results list and ``cxcywh_norm`` for the other forms.
+        keypoints: read them where the set has some; False leaves them out, whatever they hold.
 
     Returns:
-        The table of detections in pixels, the meta and the warnings. Keypoints are read when the set has some.
+        The table of detections in pixels, the meta and the warnings.
 
     Raises:
         UsageError: an unknown ``bbox_format``.
@@ -72,7 +75,7 @@ def read_predictions(path: Path, fixtures: FixtureSet, *, bbox_format: str | Non
     if bbox_format is not None and bbox_format not in BOX_KEYS:
         raise UsageError(f"--bbox-format {bbox_format!r} does not exist.{did_you_mean(bbox_format, BOX_KEYS)}")
     data = read_document(path)
-    keypoints = bool(keypoint_categories(fixtures))
+    keypoints = keypoints and bool(keypoint_categories(fixtures))
     with collector_paused():
         columns = quick.read_columns(data, fixtures, bbox_format, keypoints=keypoints)
     if columns is None:
