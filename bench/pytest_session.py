@@ -190,7 +190,7 @@ class ParitySession:
 _GUARDS = {
     "parity": ("attestation", "parity"),
     "accuracy": ("accuracy", "min-ap", "baseline-accuracy"),
-    "speed": ("max-latency", "baseline-speed"),
+    "speed": ("timing", "max-latency", "baseline-speed"),
 }
 
 

@@ -214,7 +214,8 @@ class Finding:
     """Why a cell is not simply passed."""
 
     check: str
-    """``attestation``, ``parity``, ``timing``, ``accuracy``, ``min-ap``, ``max-latency`` or ``baseline``."""
+    """``scorer``, ``attestation``, ``parity``, ``timing``, ``accuracy``, ``min-ap``, ``max-latency``,
+    ``baseline-accuracy`` or ``baseline-speed``."""
     status: Status
     reason: str
     short: str
