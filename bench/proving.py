@@ -100,6 +100,8 @@ class Stage:
     calibration: FixtureSet | None = None
     calibration_label: str | None = None
     margins: Mapping[str, float] = field(default_factory=dict)
+    other_images: Callable[[int], FixtureSet] | None = None
+    """Number of a run, from 1 -> other images; run 0 and None take ``fixtures``."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """Backend that some faults require -> why it does not run here."""
 
@@ -142,12 +144,14 @@ class Prover:
         ]
 
     def show(self, fault: Fault, *, seed: int = 0) -> Shown:
-        """Run one fault through the engine."""
+        """Run one fault through the engine; another ``seed`` takes other images where the stage has some."""
         stage = self._stages[fault.stage]
         if isinstance(stage, str):
             return Shown(fault=fault, status="not shown", reason=stage)
         if fault.requires is not None and fault.requires in stage.absent:
             return Shown(fault=fault, status="not shown", reason=stage.absent[fault.requires])
+        if seed and stage.other_images is not None:
+            stage = replace(stage, fixtures=stage.other_images(seed))
         result = self._measure(stage, fault, seed)
         return Shown(fault=fault, status=result.status, caught=caught_by(result), reason=result.reason)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bench.probe import BackendFacts
+    from bench.types import FixtureSet
 
 IMAGES = 40
 GRAPH_IMAGES = 48
@@ -242,6 +243,7 @@ def stages(folder: Path, names: set[str]) -> dict[str, Stage | str]:
         labels_to_categories=(1, 2, 3),
         reference=fake,
         candidates=_FAULTS,
+        other_images=lambda run: testing_proof.proof_fixtures(folder / f"images-{run}", IMAGES, first=run * IMAGES + 1),
     )
     pose = replace(
         detector,
@@ -294,7 +296,18 @@ def _graph(folder: Path, onnxrt: BackendFacts, openvino: BackendFacts) -> Stage 
         calibration=calibration,
         calibration_label=plan.calibration_label,
         margins={"int8": DOUBLED_MARGIN},
+        other_images=lambda run: _window(fixtures, run),
         absent=_absent({"openvino": openvino}),
+    )
+
+
+def _window(fixtures: FixtureSet, run: int) -> FixtureSet:
+    """The next ``GRAPH_IMAGES`` images, from the front again at the end."""
+    start = run % (len(fixtures.samples) // GRAPH_IMAGES) * GRAPH_IMAGES
+    samples = fixtures.samples[start : start + GRAPH_IMAGES]
+    ids = {s.image_id for s in samples}
+    return replace(
+        fixtures, samples=samples, annotations=tuple(a for a in fixtures.annotations if a["image_id"] in ids)
     )
 
 
