@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.collector import collector_paused
 from bench.errors import InputError, UsageError, did_you_mean
 from bench.predictions import exact, quick
 from bench.predictions.boxes import count_outside, to_xywh_abs
-from bench.predictions.document import collector_paused, parse_document, read_document
+from bench.predictions.document import parse_document, read_document
 from bench.predictions.fields import BOX_KEYS
 from bench.predictions.points import keypoint_categories, keypoint_table
 from bench.scoring.table import Detections
