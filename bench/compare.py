@@ -135,7 +135,7 @@ def compare_committed(
         opencv: what decoded and resized here, in the form of ``Goldens.opencv``.
 
     Returns:
-        None without goldens. Not judged for another set, and for other hashes under another OpenCV, whose kernels may
+        None without goldens. Not judged for other images, and for other hashes under another OpenCV, whose kernels may
         round differently.
     """
     if goldens is None:
@@ -143,15 +143,17 @@ def compare_committed(
     name = "committed tensor hashes"
     by_name = {sample.path.name: sample.image_id for sample in fixtures.samples}
     expected = {by_name[file]: value for file, value in goldens.hashes.items() if file in by_name}
+    why = None
     if goldens.fixtures_sha256 != fixtures.sha256:
-        explain = (
-            f"preprocessing: no committed hashes for {fixtures.name}; they are of {goldens.fixtures} "
-            f"{goldens.fixtures_sha256[:12]}"
-        )
-        return ParityResult(level="preprocess", name=name, total=0, mismatched=0, passed=None, explain=explain)
+        of = f"{goldens.fixtures} {goldens.fixtures_sha256[:12]}"
+        why = f"preprocessing: no committed hashes for {fixtures.name}; they are of {of}"
+    elif not expected:
+        why = f"preprocessing: none of the {len(goldens.hashes)} images with committed hashes is in this run"
+    if why is not None:
+        return ParityResult(level="preprocess", name=name, total=0, mismatched=0, passed=None, explain=why)
     result = compare_preprocess(expected, {i: feed_hashes[i] for i in expected if i in feed_hashes})
     explain = (result.explain or "").replace("input tensors", "input tensors against the committed hashes", 1)
-    excusable = bool(expected) and expected.keys() <= feed_hashes.keys()
+    excusable = expected.keys() <= feed_hashes.keys()
     if result.passed is False and excusable and opencv != goldens.opencv:
         explain += f"; not judged: committed with OpenCV {goldens.opencv}, this is {opencv}"
         return replace(result, name=name, passed=None, explain=explain)
