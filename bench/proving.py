@@ -106,6 +106,15 @@ class Stage:
     """Backend that some faults require -> why it does not run here."""
 
 
+class Elsewhere(Protocol):
+    """A place for faults that no lane sees."""
+
+    name: str
+
+    def show(self, fault: Fault) -> Shown:
+        """Plant one there."""
+
+
 class Watcher(Protocol):
     """Told of every run."""
 
@@ -121,7 +130,7 @@ class Prover:
         folder: for reports of the runs; removed by whoever made it.
     """
 
-    def __init__(self, stages: Mapping[str, Stage | str], folder: Path) -> None:
+    def __init__(self, stages: Mapping[str, Stage | Elsewhere | str], folder: Path) -> None:
         self._stages = stages
         self._folder = folder
 
@@ -140,7 +149,7 @@ class Prover:
                 )
             )
             for key, precision in cells
-            if isinstance(stage := self._stages[key], Stage)
+            if not isinstance(stage := self._stages[key], str)
         ]
 
     def show(self, fault: Fault, *, seed: int = 0) -> Shown:
@@ -148,6 +157,8 @@ class Prover:
         stage = self._stages[fault.stage]
         if isinstance(stage, str):
             return Shown(fault=fault, status="not shown", reason=stage)
+        if not isinstance(stage, Stage):
+            return stage.show(fault)
         if fault.requires is not None and fault.requires in stage.absent:
             return Shown(fault=fault, status="not shown", reason=stage.absent[fault.requires])
         if seed and stage.other_images is not None:
@@ -237,7 +248,7 @@ class Proof:
 
 
 def prove(
-    stages: Callable[[Path, set[str]], Mapping[str, Stage | str]],
+    stages: Callable[[Path, set[str]], Mapping[str, Stage | Elsewhere | str]],
     faults: Sequence[Fault],
     benign: Sequence[Fault],
     *,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bench.errors import BenchError
 from bench.fixtures import category_ids, resolve
@@ -13,6 +13,7 @@ from bench.making import Maker
 from bench.matrix import ModelPlan
 from bench.probe import probe
 from bench.proving import Fault, Stage
+from bench.proving_files import Files
 from bench.registry import Reference, load_adapter
 from bench.types import PRECISIONS
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bench.probe import BackendFacts
-    from bench.types import FixtureSet
+    from bench.proving import Elsewhere
+    from bench.types import Adapter, FixtureSet
 
 IMAGES = 40
 GRAPH_IMAGES = 48
@@ -65,6 +67,13 @@ _ACCURACY_ALONE = (
     ("missing boxes", "none of the class blue", "missing"),
     ("swapped classes", "red for green", "classes"),
     ("predictions for the wrong image", "those of the image before", "late"),
+)
+
+_IN_FILES = (
+    ("NaN in outputs", "one score", "nan", "reader"),
+    ("a dropped image", "one entry is not there", "drop", "reader"),
+    ("predictions for the wrong image", "those of the next image", "shift", "accuracy"),
+    ("ground truth leaked", "in the place of predictions", "leak", "accuracy"),
 )
 
 FAULTS: tuple[Fault, ...] = (
@@ -174,6 +183,10 @@ FAULTS: tuple[Fault, ...] = (
         precision="int8",
         expected=("accuracy",),
     ),
+    *[
+        Fault(name=n, planted=f"{how}; predictions file", stage="files", backend=edit, expected=(check,))
+        for n, how, edit, check in _IN_FILES
+    ],
     _runtime("crash", "SIGSEGV after the first inference", "bench.testing:segfault_backend", "lane"),
     Fault(
         name="hang",
@@ -222,12 +235,12 @@ BENIGN: tuple[Fault, ...] = (
 )
 
 
-def stages(folder: Path, names: set[str]) -> dict[str, Stage | str]:
+def stages(folder: Path, names: set[str]) -> dict[str, Stage | Elsewhere | str]:
     """The cells: a fake detector, a fake pose model, and yolov10n in ONNX Runtime where that can be made.
 
     Args:
         folder: for images and logs.
-        names: ``detector``, ``pose``, ``graph``; the last is made when it is named, as it takes a while.
+        names: ``detector``, ``pose``, ``files``, ``graph``; the last two are made when they are named.
     """
     from bench import testing_proof
 
@@ -251,7 +264,9 @@ def stages(folder: Path, names: set[str]) -> dict[str, Stage | str]:
         adapter="bench.testing_proof:pose_adapter",
         spec=testing_proof.pose_adapter.spec,
     )
-    made: dict[str, Stage | str] = {"detector": detector, "pose": pose}
+    made: dict[str, Stage | Elsewhere | str] = {"detector": detector, "pose": pose}
+    if "files" in names:
+        made["files"] = Files(cast("Adapter", testing_proof.adapter), fixtures, folder)
     if real:
         made["graph"] = _graph(folder, *real)
     return made

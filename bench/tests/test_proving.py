@@ -12,6 +12,7 @@ from bench.commands.prove import document, summary
 from bench.errors import UsageError
 from bench.proving import Catch, Fault, Proof, Shown, caught_by, prove
 from bench.proving_cells import BENIGN, FAULTS, stages
+from bench.proving_files import EDITS
 from bench.registry import load_adapter, load_backend
 from bench.results import AccuracyResult, CellResult, Failure, Finding, ParityResult, SpeedResult, TimingCheck
 from bench.types import Adapter, Backend, Cell
@@ -55,6 +56,17 @@ def test_faults_of_time_and_gain_are_caught_and_a_change_that_is_none_raises_not
         (b.name, "passed") for b in BENIGN if b.stage == "detector"
     ]
     assert proof.exit_code == 0
+
+
+def test_faults_in_predictions_files_are_caught_by_the_command_that_reads_them():
+    proof = run([f for f in FAULTS if f.stage == "files"])
+    assert [(s.fault.name, s.status, s.ok) for s in proof.faults] == [
+        ("NaN in outputs", "refused", True),
+        ("a dropped image", "refused", True),
+        ("predictions for the wrong image", "failed", True),
+        ("ground truth leaked", "failed", True),
+    ]
+    assert "000021.png" in proof.faults[1].caught[0].sentence
 
 
 def test_a_gate_made_blind_is_found_out_although_another_check_fails_the_cell(monkeypatch):
@@ -137,6 +149,9 @@ def test_a_dead_lane_and_a_broken_protocol_are_told_apart():
 
 @pytest.mark.parametrize("fault", [*FAULTS, *BENIGN], ids=lambda f: f"{f.name}: {f.planted}")
 def test_every_fault_has_a_saboteur_that_a_lane_can_load(fault):
+    if fault.stage == "files":
+        assert fault.backend in EDITS
+        return
     module = {"graph": "bench.testing_graphs"}.get(fault.stage, "bench.testing_faults")
     target = fault.backend if ":" in fault.backend else f"{module}:{fault.backend}_backend"
     assert isinstance(load_backend(target), Backend)
