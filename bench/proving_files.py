@@ -68,7 +68,7 @@ class Files:
         caught: tuple[Catch, ...] = ()
         reason = None
         if done.returncode == 2:
-            reason = " ".join(done.stderr.split()).replace(f"{self._folder}/", "")
+            reason = " ".join(done.stderr.split()).removeprefix("parity: ").replace(f"{self._folder}/", "")
             caught = (Catch(check="reader", sentence=reason),)
         elif result.is_file():
             judged = json.loads(result.read_text("utf-8"))["against"]["delta"]["AP"]

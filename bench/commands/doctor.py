@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bench.host import describe_host
 from bench.paths import cache_dir
@@ -147,7 +148,7 @@ def _reasons_table(rows: Sequence[dict[str, Any]]) -> Table:
         everywhere = len(found) == len(DEVICES) and all(p == first for p in found.values())
         for device, precisions in [("", first)] if everywhere else found.items():
             which = "" if len(precisions) == len(PRECISIONS) else " ".join(precisions)
-            table.add_row(" ".join(w for w in (backend, device, which) if w), reason)
+            table.add_row(" ".join(w for w in (backend, device, which) if w), Text(reason))  # [extra] is no markup
     return table
 
 

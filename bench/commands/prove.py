@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bench.console import ConsoleEvents
 from bench.errors import UsageError, did_you_mean
@@ -73,8 +74,7 @@ def summary(proof: Proof) -> list[str]:
             *[f"  {s.fault.name}: {s.status}. {s.reason or ''}" for s in broken],
         ]
     lines = []
-    if proof.faults:
-        shown = [s for s in proof.faults if s.shown]
+    if shown := [s for s in proof.faults if s.shown]:
         caught = sum(s.ok for s in shown)
         lines.append(f"{caught} of {len(shown)} planted faults were caught by the check that must see them.")
     for s in proof.faults:
@@ -108,7 +108,8 @@ def _table(rows: Sequence[Shown]) -> Table:
     table.add_column("by which check (what it said)", ratio=5, overflow="fold")
     for s in rows:
         word = "-" if not s.shown else "yes" if s.ok else "NO"
-        table.add_row(word, f"{s.fault.name}: {s.fault.planted}", _caught(s) if s.shown else f"not shown: {s.reason}")
+        by = _caught(s) if s.shown else f"not shown: {s.reason}"
+        table.add_row(word, Text(f"{s.fault.name}: {s.fault.planted}"), Text(by))  # brackets are no markup here
     return table
 
 

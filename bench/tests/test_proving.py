@@ -31,7 +31,7 @@ def run(faults, benign=(), *, runs=0, made=stages):
 
 
 def shown(*checks, status="failed", fault=FAULT):
-    return Shown(fault=fault, status=status, caught=tuple(Catch(check=c, sentence="") for c in checks))
+    return Shown(fault=fault, status=status, caught=tuple(Catch(check=c, sentence="in [0.1, 0.2]") for c in checks))
 
 
 HONEST = shown(status="passed", fault=Fault(name="honest", planted="nothing", expected=()))
@@ -202,6 +202,7 @@ def test_the_command_prints_what_caught_what_and_its_json_holds_it(monkeypatch):
     assert result.exit_code == 1
     assert "1 of 2 planted faults were caught" in result.output
     assert "accuracy saw nothing" in result.output
+    assert "[0.1, 0.2]" in result.output, "brackets are text"
     asked = CliRunner().invoke(app, ["doctor", "--prove", "--json"])
     assert [f["ok"] for f in json.loads(asked.output)["faults"]] == [True, False]
 
