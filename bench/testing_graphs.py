@@ -1,4 +1,4 @@
-"""Faults in a real graph: ONNX Runtime opens another file than the one it was given."""
+"""Faults around a real model: ONNX Runtime opens another file than the one it was given."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from bench.errors import ArtifactError
 from bench.files import sha256_file
-from bench.registry import load_backend
-from bench.saboteurs import sabotage
+from bench.registry import load_adapter, load_backend
+from bench.saboteurs import sabotage, sabotage_adapter
 
 if TYPE_CHECKING:
     from bench.types import Array, Artifact
@@ -75,6 +75,15 @@ marked_backend = _wrong(name="onnxrt-marked")
 random_backend = _wrong(name="onnxrt-random", artifact=lambda a: _edited(a, _shuffle))
 stale_backend = _wrong(name="onnxrt-stale", artifact=lambda a: _edited(a, _age))
 doubled_backend = _wrong(name="onnxrt-doubled", artifact=lambda a: _edited(a, _double_scale))
+
+
+def _half_pixel(image: Array, honest: Callable[[Array], Any]) -> Any:
+    """Every row halfway to the one above."""
+    feeds, meta = honest(image)
+    return {n: (v + np.roll(v, 1, axis=2)) / np.float32(2) for n, v in feeds.items()}, meta
+
+
+half_pixel_adapter = sabotage_adapter(load_adapter("yolov10n"), preprocess=_half_pixel)
 
 # changes that are none
 threads_backend = _wrong(name="onnxrt-threads", threads=2)

@@ -13,7 +13,8 @@ from rich.text import Text
 from bench.console import ConsoleEvents
 from bench.errors import UsageError, did_you_mean
 from bench.proving import prove
-from bench.proving_cells import BENIGN, FAULTS, stages
+from bench.proving_cells import stages
+from bench.proving_faults import BENIGN, FAULTS
 from bench.schema import dumps
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from bench.cli import app
 from bench.commands.prove import document, summary
 from bench.errors import UsageError
 from bench.proving import Catch, Fault, Proof, Shown, caught_by, prove
-from bench.proving_cells import BENIGN, FAULTS, stages
+from bench.proving_cells import stages
+from bench.proving_faults import BENIGN, FAULTS
 from bench.proving_files import EDITS
 from bench.registry import load_adapter, load_backend
 from bench.results import AccuracyResult, CellResult, Failure, Finding, ParityResult, SpeedResult, TimingCheck
