@@ -153,6 +153,7 @@ def _list(path: Path, content: Mapping[str, Any], field: str) -> list[dict[str, 
 def _samples(path: Path, entries: list[dict[str, Any]], images: Path | None) -> tuple[Sample, ...]:
     seen: dict[int, int] = {}
     samples, missing = [], []
+    base = images or Path()
     for index, entry in enumerate(entries):
         where = f"{path}: images[{index}]"
         image_id = whole(where, entry, "id", least=None)
@@ -163,7 +164,7 @@ def _samples(path: Path, entries: list[dict[str, Any]], images: Path | None) -> 
         if not isinstance(name, str) or not name:
             raise InputError(f"{where}.file_name: must be a file name, not {kind_of(name)}. {REMEDY}")
         _refuse_outside(where, name)
-        file = (images or Path()) / name
+        file = base / name
         if images is not None and not file.is_file():
             missing.append((index, name))
         samples.append(
