@@ -191,6 +191,9 @@ def _paired(
         every = len(truth.samples)
         candidate, reference, truth = intersect(candidate, reference, truth)
         warnings = [f"{len(truth.samples)} of {every} images are in both files: only those are scored"]
+        unlisted = ", ".join(side.path.name for side in (candidate, reference) if side.read.listed is None)
+        if unlisted:
+            warnings.append(f"an image without detections is not in {unlisted}: a results list lists none")
     else:
         warnings = list(check_images(candidate, reference, truth))
     return [candidate, reference], truth, [*warnings, *doubts(candidate, reference)]

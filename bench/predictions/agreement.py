@@ -93,7 +93,7 @@ def check_images(candidate: Side, reference: Side, fixtures: FixtureSet) -> tupl
         if other.read.listed is not None or len(held) > TOLERATED_SHARE * len(one.has | other.has):
             raise InputError(
                 f"{candidate.path} and {reference.path} are over different images: {shown}; predict both on the same "
-                "images, or say --intersect to compare those that both have"
+                f"images, or say --intersect to compare those that both have{_hint(other)}"
             )
         warnings.append(f"{shown}: they count as images without detections there")
     both_list = candidate.read.listed is not None and reference.read.listed is not None
@@ -105,6 +105,12 @@ def check_images(candidate: Side, reference: Side, fixtures: FixtureSet) -> tupl
             "difference; predict all of them, or say --intersect to compare those that both have"
         )
     return tuple(warnings)
+
+
+def _hint(lacking: Side) -> str:
+    if lacking.read.listed is not None:
+        return ""
+    return f" ({lacking.path.name} is a results list: only the wrapped form can say that an image was run for nothing)"
 
 
 def intersect(candidate: Side, reference: Side, fixtures: FixtureSet) -> tuple[Side, Side, FixtureSet]:

@@ -88,6 +88,27 @@ def test_predictions_are_scored_there(bare, tmp_path):
     assert "1.0000" in done.stdout
 
 
+def test_two_files_are_compared_there(bare, tmp_path):
+    images = testing.fake_folder(tmp_path / "fakes", 32)
+    truth = json.loads((images / "annotations" / "instances.json").read_text())
+    for name, shift in (("a", 0.0), ("b", 1e-9)):
+        rows = [
+            {
+                "image_id": a["image_id"],
+                "category_id": a["category_id"],
+                "bbox": [a["bbox"][0] + shift, *a["bbox"][1:]],
+                "score": 0.9,
+            }
+            for a in truth["annotations"]
+        ]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    words = ["score", str(tmp_path / "a.json"), "--against", str(tmp_path / "b.json"), "--fixtures", str(images)]
+    done = run(bare, *words, "--bootstrap", "100", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "passed: " in done.stdout
+    assert "pycocotools" in done.stdout
+
+
 def test_a_report_is_drawn_there(bare, tmp_path):
     from bench.schema import dumps
     from bench.tests.sample_suite import sample_suite
