@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _STYLES = {"passed": "green", "failed": "red", "suspicious": "magenta", "undecided": "yellow"}
 _LARGEST_CLASSES = 5
+_SHOWN_AP = 0.00005
+"""Smaller is shown as 0.0000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +170,8 @@ def _class_lines(classes: Sequence[ClassDelta], *, verbose: bool) -> Iterable[st
     if not known:
         return
     ranked = sorted(known, key=lambda row: -abs(row.delta or 0.0))
-    chosen = ranked if verbose else [r for i, r in enumerate(ranked) if r.significant or i < _LARGEST_CLASSES]
+    moved = [row for i, row in enumerate(ranked) if row.significant or (i < _LARGEST_CLASSES and row.delta != 0)]
+    chosen = ranked if verbose else moved
     significant = sum(row.significant for row in known)
     left = len(known) - len(chosen)
     yield ""
@@ -176,6 +179,8 @@ def _class_lines(classes: Sequence[ClassDelta], *, verbose: bool) -> Iterable[st
         f"Classes: {significant} of {len(known)} differ significantly (Holm-adjusted p at most 0.05)"
         + (f"; {left} more with --verbose or --json" if left else "")
     )
+    if not chosen:
+        return
     rows = [("", "objects", "A", "B", "A - B", "95 % interval", "p")]
     rows += [
         (
@@ -212,7 +217,7 @@ def _sentence(scored: Scored, accuracy: AccuracyResult) -> str:
     margin = "" if accuracy.margin is None else f" Margin: {rule}."
     resolvable = (
         ""
-        if accuracy.resolvable is None
+        if accuracy.resolvable is None or accuracy.resolvable < _SHOWN_AP
         else f" A true loss of {accuracy.resolvable:.4f} AP would show on these images in 4 of 5 cases."
     )
     return told + margin + resolvable
