@@ -123,18 +123,26 @@ class NoiseMeter:
         self._windows: list[CpuWindow] = []
         self._clocks: list[float] = []
         self._gpu_readings: list[GpuReading] = []
-        self._rounds = self._tagged = 0
+        self._rounds: list[list[str]] = []
+        self._open: list[list[str]] = []
+        """Tags of the rounds in the window that is not long enough yet."""
         self._load_before = os.getloadavg()[0]
 
     def begin(self) -> None:
         """Look now: what happened before (opening lanes) belongs to no round."""
         self._last = self._read()
+        self._open = []
 
     def end_round(self) -> list[str]:
-        """Tags of the round that just ended."""
-        tags = [*self._cpu_tags(), *self._clock_tags(), *self._gpu_tags()]
-        self._rounds += 1
-        self._tagged += bool(tags)
+        """Tags of the round that just ended; short rounds get those of their common window when that is long enough."""
+        tags = [*self._clock_tags(), *self._gpu_tags()]
+        self._rounds.append(tags)
+        self._open.append(tags)
+        found = self._end_window()
+        if found is not None:
+            for pending in self._open:
+                pending.extend(found)
+            self._open = []
         return tags
 
     def summary(self) -> dict[str, Any]:
@@ -159,8 +167,8 @@ class NoiseMeter:
             "cpu_steal_percent": round(whole.percent(whole.steal_s), 1) if total_s else UNREADABLE,
             "other_cpu_percent": round(whole.percent(whole.other_s), 1) if total_s else UNREADABLE,
             "cpu_mhz": _range(self._clocks) if self._clocks else UNREADABLE,
-            "rounds": self._rounds,
-            "tagged_rounds": self._tagged,
+            "rounds": len(self._rounds),
+            "tagged_rounds": sum(map(bool, self._rounds)),
         }
         if self._gpu is not None:
             found["gpu"] = self._gpu_summary(self._gpu)
@@ -169,13 +177,14 @@ class NoiseMeter:
     def _read(self) -> CpuReading | None:
         return read_cpu(self._pids(), proc=self._proc, now=self._now)
 
-    def _cpu_tags(self) -> list[str]:
+    def _end_window(self) -> list[str] | None:
+        """Tags of every round since the last window; None while this one is too short to mean something."""
         before, after = self._last, self._read()
         if before is None or after is None:
             self._last = after
             return []
         if after.at_s - before.at_s < MIN_WINDOW_S:
-            return []
+            return None
         self._last = after
         window = between(before, after)
         self._windows.append(window)

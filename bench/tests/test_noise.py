@@ -78,11 +78,17 @@ def test_what_happens_between_openings_belongs_to_no_round(machine):
 def test_short_rounds_are_joined_until_the_kernels_ticks_mean_something(machine):
     meter = machine.meter()
     meter.begin()
+    rounds = []
     for _ in range(3):
         machine.pass_time(0.06, own=0.06, other=0.06)
-        assert meter.end_round() == []
+        rounds.append(meter.end_round())
+    assert rounds == [[], [], []]
     machine.pass_time(0.06, own=0.06, other=0.06)
-    assert meter.end_round() == ["other load 50 %"]
+    rounds.append(meter.end_round())
+    machine.pass_time(0.3, own=0.3)
+    rounds.append(meter.end_round())
+    assert rounds == [["other load 50 %"]] * 4 + [[]], "all of the window, and nothing after it"
+    assert meter.summary()["tagged_rounds"] == 4
 
 
 def test_a_process_that_came_or_went_is_not_counted_as_ours(machine):
