@@ -1,9 +1,13 @@
-"""``make bench``: the ratios that the README quotes, with date, commit and host."""
+"""``make bench``: the ratios that the README quotes, with date, commit and host.
+
+(a) to (c) the harness beside bare loops, (d) to (f) scoring (``benchmarks.scoring``), then A/A timing
+(``benchmarks.aa``, by far the longest part). ``--quick`` leaves out what takes longest. ``benchmarks.coverage`` is a
+command of its own.
+"""
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import statistics
 import subprocess
@@ -16,7 +20,6 @@ import numpy as np
 import psutil
 
 from bench.errors import BenchError
-from bench.host import describe_git, describe_host
 from bench.lanes import Lane
 from bench.making import Maker
 from bench.matrix import ModelPlan, Request
@@ -24,9 +27,11 @@ from bench.passes import prepare
 from bench.planning import make_plans
 from bench.registry import load_adapter
 from bench.timing import run_rounds, speed_ratio
+from benchmarks import aa, scoring
 
 BACKENDS = ("torch", "onnxrt", "openvino")
 OPENINGS = 5
+AA_PAIRS = 400
 HEAVY = ("torch", "onnxruntime", "openvino", "transformers", "lightning")
 
 
@@ -152,6 +157,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="of 5 steps, in each opening")
     parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--quick", action="store_true", help="without pycocotools, the largest set and A/A timing")
+    parser.add_argument("--aa-pairs", type=int, help=f"pairs of A/A timing (default: {AA_PAIRS}, 0 when quick)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -164,14 +171,18 @@ def main() -> int:
             *against_bare(plan, maker, folder, options.rounds),
             idle_share(plan, maker, folder),
         ]
-    host, git = describe_host(), describe_git()
-    print(
-        f"{datetime.date.today().isoformat()}  {host['cpu']}, {host['cores']} cores  commit "
-        f"{git['commit'][:7] if git else 'none'}{' (dirty)' if git and git['dirty'] else ''}"
-    )
-    for name, value, limit, how in rows:
-        print(f"  {'ok  ' if value <= limit else 'OVER'} {name:52} {value:6.3f}  (at most {limit:g})  {how}")
-    return 0 if all(value <= limit for _, value, limit, _ in rows) else 1
+    print(scoring.heading())
+    good = scoring.print_rows(rows)
+    print(f"  scoring on a generated set of {scoring.IMAGES:,} images")
+    good &= scoring.print_rows(scoring.measure(quick=options.quick))
+    pairs = (0 if options.quick else AA_PAIRS) if options.aa_pairs is None else options.aa_pairs
+    if pairs:
+        lines, fine = aa.report(pairs)
+        print("\n".join(f"  {line}" for line in lines))
+        good &= fine
+    else:
+        print("  A/A timing is left out: --aa-pairs N")
+    return 0 if good else 1
 
 
 if __name__ == "__main__":
