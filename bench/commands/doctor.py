@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -122,14 +123,15 @@ def _cpu_flags() -> set[str] | None:
 
 
 def _support_table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("backend", "device", "version", *PRECISIONS):
         table.add_column(name, no_wrap=True)
     for (backend, device), group in _grouped(rows).items():
         modes = {row["precision"]: row["mode"] or "-" for row in group}
         version = group[0]["version"]
-        short = version.partition("-")[0] if version and any(r["mode"] for r in group) else "-"
-        table.add_row(backend, device, short[:24], *[modes[p] for p in PRECISIONS])
+        # the number alone, so that six precisions fit beside it in 80 columns
+        short = re.split(r"[-+]", version.split()[-1])[0] if version and any(r["mode"] for r in group) else "-"
+        table.add_row(backend, device, short[:12], *[modes[p] for p in PRECISIONS])
     return table
 
 
