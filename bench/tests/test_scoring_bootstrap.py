@@ -37,12 +37,12 @@ def moved(detections: Detections, seed: int = 0, box_px: float = 2.0, score: flo
 
 
 def pair(seed: int = 0, **options: Any) -> tuple[Matched, Matched]:
-    fixtures, detections = random_case(seed, **{"images": 60, "objects": 240, **options})
+    fixtures, detections = random_case(seed, **{"images": 80, "objects": 500, **options})
     return match(fixtures, detections), match(fixtures, moved(detections))
 
 
 def pose_pair() -> tuple[Matched, Matched]:
-    fixtures, detections = random_poses(1, images=60, objects=150, keypoints=COCO_NAMES)
+    fixtures, detections = random_poses(1, images=100, objects=500, keypoints=COCO_NAMES)
     return match(fixtures, detections, task="pose"), match(fixtures, moved(detections), task="pose")
 
 
@@ -94,7 +94,7 @@ def test_values_are_differences_of_the_numbers_and_intervals_hold_them() -> None
     reference, candidate = pair()
     paired = paired_bootstrap(reference, candidate, resamples=300)
     assert tuple(paired.deltas) == tuple(reference.stats)
-    assert (paired.images, paired.resamples, paired.seed) == (60, 300, 0)
+    assert (paired.images, paired.resamples, paired.seed) == (80, 300, 0)
     for name, delta in paired.deltas.items():
         assert delta.value == candidate.stats[name] - reference.stats[name]
         assert delta.ci95 is not None
@@ -153,11 +153,24 @@ def test_progress_ends_at_the_number_of_resamples() -> None:
 
 def test_29_images_give_values_and_no_interval_and_30_give_one() -> None:
     for images, given in ((29, False), (30, True)):
-        paired = paired_bootstrap(*pair(images=images, objects=200), resamples=20)
+        paired = paired_bootstrap(*pair(images=images, objects=1500, empty_images=0), resamples=20)
         assert all((d.ci95 is not None) == given for d in paired.deltas.values())
         assert bool(paired.standard_errors) == given
         assert all(d.value is not None for d in paired.deltas.values())
         assert any(c.ci95 is not None for c in paired.per_class) == given
+
+
+def test_an_area_range_on_few_images_has_no_interval_and_ap_keeps_its_own() -> None:
+    fixtures, detections = random_case(0, images=60, objects=240)
+    small = [a for a in fixtures.annotations if a["area"] < 1024 and not a["iscrowd"]]
+    few = {a["image_id"] for a in small[: MIN_CLASS_IMAGES - 1]}
+    kept = tuple(a for a in fixtures.annotations if a["area"] >= 1024 or a["image_id"] in few)
+    fewer = replace(fixtures, annotations=kept)
+    paired = paired_bootstrap(match(fewer, detections), match(fewer, moved(detections)), resamples=20)
+    assert 0 < len(few) < MIN_CLASS_IMAGES
+    assert paired.deltas["APs"].value is not None
+    assert (paired.deltas["APs"].ci95, paired.deltas["ARs"].ci95) == (None, None)
+    assert paired.deltas["AP"].ci95 is not None
 
 
 def test_an_undefined_number_has_no_value_and_no_interval() -> None:
