@@ -12,11 +12,13 @@ from bench.errors import InputError, UsageError, did_you_mean
 from bench.events import Silent
 from bench.host import describe_git, describe_host
 from bench.judging import INCLUDES, judge_model
-from bench.modelrun import GOLDEN_IMAGES, WARMUP_STEPS, ModelRun
+from bench.modelrun import GOLDEN_IMAGES, ModelRun
 from bench.predictions import write_predictions
 from bench.results import SuiteResult
 from bench.scoring import scorer_name
-from bench.timing import STEPS_PER_ROUND, clock
+from bench.speed import BAND
+from bench.timing import MAX_STEPS_PER_ROUND, STEPS_PER_ROUND, TURN_MS, clock
+from bench.timingrun import WARMUP_STEPS, openings_of
 from bench.verdicts import DEFAULT_MARGINS, exit_code
 
 if TYPE_CHECKING:
@@ -123,7 +125,8 @@ def protocol_of(request: Request, plans: Sequence[ModelPlan]) -> dict[str, Any]:
         "harness": f"backend-parity {__version__}",
         "latency_includes": INCLUDES,
         "rounds": f"{_range(request.rounds, request.max_rounds)} shuffled rounds of {STEPS_PER_ROUND} steps per cell "
-        f"in {request.openings} openings, until every interval lies inside or outside the ±3 % band, "
+        f"(up to {MAX_STEPS_PER_ROUND} while a turn has not lasted {TURN_MS:g} ms) in at least {openings_of(request)} "
+        f"openings, until every interval lies inside or outside the ±{100 * BAND:g} % band, "
         f"seed {request.seed}",
         "warmup": f"{WARMUP_STEPS} steps, and one unmeasured step in every round",
         "threads": request.threads,

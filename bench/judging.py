@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from bench.accuracy import judge_accuracy
@@ -231,6 +232,7 @@ def _speed(
     if not record.rounds or passes is None:
         return None
     samples_ms = [v for r in record.rounds for v in r["samples_ms"]]
+    ends = accumulate(len(r["samples_ms"]) for r in record.rounds)
     latency = latency_stats(samples_ms)
     p50 = latency["p50"] or 0.0
     end_to_end = [a + b + c for a, b, c in zip(passes.pre_ms, passes.run_ms, passes.post_ms, strict=True)]
@@ -246,7 +248,7 @@ def _speed(
         stopped=record.stopped,
         checks=_checks(record),
         noise=noise,
-        rounds=tuple(record.rounds[: MAX_SAMPLES_KEPT // max(len(record.rounds[0]["samples_ms"]), 1)]),
+        rounds=tuple(r for r, end in zip(record.rounds, ends, strict=True) if end <= MAX_SAMPLES_KEPT),
     )
     reference = base.record
     if record.planned.role == "reference":

@@ -12,7 +12,6 @@ from bench.lanes import Lane, LaneFailure
 from bench.making import Maker
 from bench.record import Record as Record
 from bench.timing import clock
-from bench.timingrun import WARMUP_STEPS as WARMUP_STEPS
 from bench.timingrun import TimingRun
 
 if TYPE_CHECKING:

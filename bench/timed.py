@@ -72,7 +72,7 @@ class TimedBatches:
         # The last step, whose outputs are fetched, comes to every batch in count rounds, to every binding in count^2.
         turns = [(number // count + i) % count for i in range(steps)]
         self._bound[(turns[0] + 1) % count].step()  # finds the caches as another lane left them; it is not a sample
-        samples_ms = time_each([self._bound[t].step for t in turns])
+        samples_ms = [round(s, 5) for s in time_each([self._bound[t].step for t in turns])]
         last = turns[-1]
         result: dict[str, Any] = {
             "samples_ms": samples_ms,

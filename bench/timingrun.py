@@ -17,7 +17,7 @@ from bench.errors import BenchError, LaneError, Unavailable
 from bench.noise import NoiseMeter
 from bench.nvml import Gpu
 from bench.speed import BAND, judge_speed
-from bench.timing import STEPS_PER_ROUND, clock
+from bench.timing import clock, steps_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 WARMUP_STEPS = 5
 MIN_ROUNDS_PER_OPENING = 2
+
+
+def openings_of(request: Request) -> int:
+    """Openings in which the least number of rounds is made; each has at least two."""
+    return max(1, min(request.openings, request.rounds // MIN_ROUNDS_PER_OPENING))
 
 
 class TimingRun:
@@ -63,8 +68,7 @@ class TimingRun:
         self._samples, self._request, self._events, self._deadline = samples, request, events, deadline
         self._reference = next((r for r in records if r.planned.role == "reference"), None)
         self._generator = np.random.default_rng(request.seed)
-        openings = max(1, min(request.openings, request.rounds // MIN_ROUNDS_PER_OPENING))
-        self._per_opening = -(-request.rounds // openings)
+        self._per_opening = -(-request.rounds // openings_of(request))
         self._done = 0
 
     def run(self) -> dict[str, Any]:
@@ -114,7 +118,8 @@ class TimingRun:
         if lane is None:
             return None
         try:
-            answer = lane.call("round", number=self._done, steps=STEPS_PER_ROUND)
+            known_ms = float(np.median(record.rounds[-1]["samples_ms"])) if record.rounds else None
+            answer = lane.call("round", number=self._done, steps=steps_for(known_ms))
         except LaneError as error:
             self._fail(record, error)
             return None

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.timing import STEPS_PER_ROUND, latency_stats, run_rounds, speed_ratio, time_steps
+from bench.timing import STEPS_PER_ROUND, latency_stats, run_rounds, speed_ratio, steps_for, time_steps
 
 times = st.floats(0.01, 1e4)
 
@@ -13,6 +13,13 @@ def test_every_step_is_a_sample():
     calls = []
     assert len(time_steps(lambda: calls.append(1), 7)) == 7
     assert len(calls) == 7
+
+
+@pytest.mark.parametrize(
+    ("step_ms", "steps"), [(None, 5), (math.nan, 5), (0.0, 5), (0.03, 25), (2.0, 25), (2.5, 20), (9.0, 6), (200.0, 5)]
+)
+def test_a_fast_lane_has_longer_turns(step_ms, steps):
+    assert steps_for(step_ms) == steps
 
 
 def test_percentiles_without_enough_samples_are_not_printed():
