@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import InputError
-from bench.predictions import exact, quick, read_predictions
+from bench.predictions import exact, quick, read_predictions, typed
 from bench.predictions.columns import Columns
 from bench.predictions.document import parse_document
 from bench.predictions.fields import BOX_KEYS
@@ -147,27 +147,34 @@ def columns_equal(ours: Columns, theirs: Columns) -> None:
 
 
 @settings(max_examples=400, deadline=None)
-@given(made=documents(strange=True), pose=st.booleans())
+@given(made=documents(strange=True), pose=st.booleans(), piece=st.sampled_from([1, 60, 200, 1 << 18]))
 def test_what_the_quick_reader_takes_the_exact_one_reads_to_the_same(
-    tmp_path_factory: pytest.TempPathFactory, made: tuple[str, str | None], pose: bool
+    tmp_path_factory: pytest.TempPathFactory, made: tuple[str, str | None], pose: bool, piece: int
 ) -> None:
     text, asked = made
     fixtures, data = (pose_set() if pose else fixture_set()), text.encode("utf-8", "surrogatepass")
-    found = quick.read_columns(data, fixtures, asked, keypoints=pose)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typed, "PIECE_BYTES", piece)
+        found = quick.read_columns(data, fixtures, asked, keypoints=pose)
     if found is not None:
         document = parse_document(tmp_path_factory.getbasetemp() / "p.json", data)
         columns_equal(found, exact.read_columns(document, fixtures, asked, keypoints=pose))
 
 
 @settings(max_examples=150, deadline=None)
-@given(made=documents(strange=False), pose=st.booleans())
-def test_the_quick_reader_takes_well_formed_files_of_every_form(made: tuple[str, str | None], pose: bool) -> None:
+@given(made=documents(strange=False), pose=st.booleans(), piece=st.sampled_from([1, 60, 1 << 18]))
+def test_the_quick_reader_takes_well_formed_files_of_every_form(
+    made: tuple[str, str | None], pose: bool, piece: int
+) -> None:
     text, asked = made
     try:
         exact.read_columns(json.loads(text), fixture_set(), asked, keypoints=pose)
     except InputError:
         return  # a finite number of more than float64 holds
-    if not any(str(large) in text for large in (2**70, 10**25)):
+    if any(str(large) in text for large in (2**70, 10**25)):
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typed, "PIECE_BYTES", piece)
         assert quick.read_columns(text.encode(), fixture_set(), asked, keypoints=pose) is not None
 
 
@@ -212,6 +219,35 @@ def test_two_rows_cannot_hide_a_repeat_behind_a_missing_box() -> None:
     rows = '{"image_id":10,"category_id":1,"bbox":[1,2,3,4],"score":0.5,"score":0.9}'
     rows += ',{"image_id":10,"category_id":1,"score":1}'
     assert quick.read_columns(f"[{rows}]".encode(), fixture_set(), None, keypoints=False) is None
+
+
+ONE = '{"image_id":10,"category_id":1,"bbox":[1,2,3,4],"score":0.5}'
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        (f"[{ONE},{ONE},{ONE}]", 3),
+        (f" [ {ONE} ,\n{ONE},\n {ONE} ] \n", 3),
+        (f"[{ONE}, {ONE},]", None),
+        (f"[{ONE},,{ONE}]", None),
+        (f"[{ONE},{ONE}] ]", None),
+        (f"[{ONE},{ONE}]]", None),
+        (f"[{ONE},{ONE}] x", None),
+        (f"[[{ONE},{ONE}]", None),
+        (f"[{ONE},{ONE}", None),
+        (f"\x0b[{ONE},{ONE}]", None),
+        (f"[{ONE} {ONE}]", None),
+        (f"[,{ONE},{ONE}]", None),
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 70, 1 << 18])
+def test_a_list_in_pieces_is_json_exactly_when_the_whole_is(
+    monkeypatch: pytest.MonkeyPatch, text: str, count: int | None, piece: int
+) -> None:
+    monkeypatch.setattr(typed, "PIECE_BYTES", piece)
+    found = quick.read_columns(text.encode(), fixture_set(), None, keypoints=False)
+    assert (None if found is None else len(found.scores)) == count
 
 
 @pytest.mark.parametrize("enabled", [True, False])
