@@ -55,15 +55,16 @@ def read_coco(
     Raises:
         InputError: The file is not COCO ground truth, contradicts itself, or lists an image that is missing.
     """
-    content = _read_object(annotations)
-    samples = _samples(annotations, _list(annotations, content, "images"), images)
-    categories = _categories(annotations, _list(annotations, content, "categories"))
-    truths = check_annotations(
-        annotations,
-        _list(annotations, content, "annotations"),
-        {sample.image_id for sample in samples},
-        {c["id"]: c for c in categories},
-    )
+    with collector_paused():
+        content = _read_object(annotations)
+        samples = _samples(annotations, _list(annotations, content, "images"), images)
+        categories = _categories(annotations, _list(annotations, content, "categories"))
+        truths = check_annotations(
+            annotations,
+            _list(annotations, content, "annotations"),
+            {sample.image_id for sample in samples},
+            {c["id"]: c for c in categories},
+        )
     if sha256 is None:
         sha256 = fingerprint(samples if images is not None else (), [annotations])
     return FixtureSet(
@@ -131,11 +132,10 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 def _parse(data: bytes) -> Any:
     """Parse json: twice as fast by msgspec, and by the standard library what only it takes or can explain."""
-    with collector_paused():
-        try:
-            return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return json.loads(data.decode("utf-8-sig"))
+    try:
+        return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return json.loads(data.decode("utf-8-sig"))
 
 
 def _list(path: Path, content: Mapping[str, Any], field: str) -> list[dict[str, Any]]:

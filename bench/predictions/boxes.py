@@ -52,7 +52,8 @@ def to_xywh_abs(boxes: Array, scores: Array, sizes_wh: Array, bbox_format: str, 
 def count_outside(boxes_xywh: Array, sizes_wh: Array) -> int:
     """How many boxes end clearly outside their image, as corners read as sizes do."""
     with np.errstate(over="ignore"):
-        return int(np.any(boxes_xywh[:, :2] + boxes_xywh[:, 2:] > 1.05 * sizes_wh + 1, axis=1).sum())
+        ends = boxes_xywh[:, :2] + boxes_xywh[:, 2:] > 1.05 * sizes_wh + 1
+    return int(np.count_nonzero(ends[:, 0] | ends[:, 1]))
 
 
 def _refuse_values(boxes: Array, scores: Array, bbox_format: str, place: Callable[[int], str]) -> None:
@@ -82,8 +83,8 @@ def _refuse_values(boxes: Array, scores: Array, bbox_format: str, place: Callabl
 def _refuse_unit(boxes: Array, sizes_wh: Array, bbox_format: str, place: Callable[[int], str]) -> None:
     if not len(boxes):
         return
-    largest = np.abs(boxes).max(axis=1)
     if bbox_format == "cxcywh_norm":
+        largest = np.abs(boxes).max(axis=1)
         # The median: a box that is not clipped may lie far outside its image, half of all boxes cannot.
         if np.median(largest) > _TOO_LARGE_FOR_NORMALISED:
             row = int(np.argmax(largest > _TOO_LARGE_FOR_NORMALISED))
@@ -94,9 +95,10 @@ def _refuse_unit(boxes: Array, sizes_wh: Array, bbox_format: str, place: Callabl
         return
     # boxes without any extent say nothing about the unit
     told = bool((boxes[:, 2:] != (boxes[:, :2] if bbox_format == "xyxy_abs" else 0)).any())
-    if told and largest.max() <= _LARGEST_NORMALISED and sizes_wh.max() > _SMALLEST_IMAGE_PX:
+    most = max(float(boxes.max()), -float(boxes.min()))
+    if told and most <= _LARGEST_NORMALISED and sizes_wh.max() > _SMALLEST_IMAGE_PX:
         raise InputError(
-            f"all {len(boxes)} boxes lie within {largest.max():g}, but they are read as {bbox_format}, in pixels; "
+            f"all {len(boxes)} boxes lie within {most:g}, but they are read as {bbox_format}, in pixels; "
             "normalised boxes are read with --bbox-format cxcywh_norm"
         )
 
