@@ -15,7 +15,7 @@ from bench.errors import BenchError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.baselines import Side
+    from bench.across.baselines import Side
     from bench.matrix import ModelPlan, Request
     from bench.running import Outcome
     from bench.types import Cell
@@ -76,7 +76,7 @@ class ParitySession:
 
     def baseline(self) -> Side | None:
         """The stored baseline, opened once; one that cannot be used is said before anything is measured."""
-        from bench.gating import load_baseline
+        from bench.across.gating import load_baseline
 
         path = self.request().baseline
         if path is not None and self._base is None:

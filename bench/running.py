@@ -6,9 +6,9 @@ import datetime
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from bench.across.gating import gate, load_baseline
 from bench.engine import open_folder, reopen_folder, run
 from bench.events import Silent
-from bench.gating import gate, load_baseline
 from bench.planning import make_plans
 from bench.report.write import write_report
 from bench.schema import write_suite
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from bench.baselines import Side
+    from bench.across.baselines import Side
     from bench.engine import RunFolder
     from bench.events import Events
     from bench.matrix import ModelPlan, Request

@@ -70,7 +70,7 @@ class ModelSpec:
     keypoint_names: tuple[str, ...] = ()
     oks_sigmas: tuple[float, ...] = ()
     preprocess_goldens: Path | None = None
-    """JSON with the hashes of the first preprocessed images of one fixture set (``parity goldens`` writes it), or None."""
+    """JSON with the hashes of the first preprocessed images of a fixture set (by ``parity goldens``), or None."""
     unsupported: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(backend or ``*``, precision) -> reason why the combination cannot exist."""
     licence: str = ""

@@ -13,7 +13,7 @@ import pytest
 from bench.errors import ArtifactError, ContractError, Unavailable, Unsupported
 from bench.options import split
 from bench.registry import backend_names, load_backend
-from bench.testing_artifacts import contract_artifact, contract_cell, contract_feeds, contract_outputs
+from bench.testing.artifacts import contract_artifact, contract_cell, contract_feeds, contract_outputs
 from bench.types import PRECISIONS, Backend, Runner
 
 PACKAGES = {"torch": "torch", "onnxrt": "onnxruntime", "openvino": "openvino", "trt": "tensorrt"}
@@ -283,7 +283,7 @@ def test_an_idle_runner_does_not_burn_the_processor(runnable, tmp_path):
     if not runnable.measures_speed:
         pytest.skip(f"{runnable.name} has no runtime that could spin")
     script = (
-        "import sys; from pathlib import Path; from bench.testing_artifacts import idle_cpu_share; "
+        "import sys; from pathlib import Path; from bench.testing.artifacts import idle_cpu_share; "
         "print(idle_cpu_share(sys.argv[1], Path(sys.argv[2]), threads=2))"
     )
     done = subprocess.run(

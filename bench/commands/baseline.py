@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from bench.baselines import load_side, refuse_host, store_run
+from bench.across.baselines import load_side, refuse_host, store_run
+from bench.across.speed import MIN_RUNS, t_quantile
 from bench.commands.run import command_line
-from bench.comparing_speed import MIN_RUNS, t_quantile
 from bench.console import ConsoleEvents
 from bench.errors import UsageError
 from bench.host import describe_host

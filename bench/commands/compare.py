@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from bench.baselines import load_side, refuse_versions
+from bench.across.accuracy import GroundTruth, PairedAccuracy
+from bench.across.baselines import load_side, refuse_versions
+from bench.across.comparing import compare_runs, to_document
 from bench.commands.documents import write_summaries
-from bench.comparing import compare_runs, to_document
-from bench.comparing_accuracy import GroundTruth, PairedAccuracy
 from bench.console import ConsoleEvents
 from bench.files import write_atomic
 from bench.fixtures import resolve

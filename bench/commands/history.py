@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from bench.across.history import read_history
 from bench.console import ConsoleEvents
 from bench.files import write_atomic
-from bench.history import read_history
 from bench.report import numbers
 from bench.report.trend import PAGE_NAME, finding, headline, render_history
 from bench.schema import dumps

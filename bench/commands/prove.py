@@ -12,15 +12,15 @@ from rich.text import Text
 
 from bench.console import ConsoleEvents
 from bench.errors import UsageError, did_you_mean
-from bench.proving import prove
-from bench.proving_cells import stages
-from bench.proving_faults import BENIGN, FAULTS
+from bench.proving.cells import stages
+from bench.proving.faults import BENIGN, FAULTS
+from bench.proving.prover import prove
 from bench.schema import dumps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.proving import Fault, Proof, Shown
+    from bench.proving.prover import Fault, Proof, Shown
 
 _SENTENCE = 70
 """Characters of a check's sentence in the table; --json has all of it."""

@@ -9,7 +9,7 @@ from bench.backends import cuda
 from bench.backends.onnx_evidence import read_graph
 from bench.backends.onnxrt import backend
 from bench.errors import ArtifactError, Unavailable, Unsupported
-from bench.testing_artifacts import contract_artifact, contract_cell, contract_feeds, contract_outputs
+from bench.testing.artifacts import contract_artifact, contract_cell, contract_feeds, contract_outputs
 
 onnx = pytest.importorskip("onnx", reason="onnxruntime's graphs are read with onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")

@@ -8,7 +8,7 @@ import pytest
 
 from bench.backends.openvino import backend
 from bench.errors import ArtifactError, Unsupported
-from bench.testing_artifacts import contract_artifact, contract_cell
+from bench.testing.artifacts import contract_artifact, contract_cell
 
 onnx = pytest.importorskip("onnx", reason="the test graphs are written with onnx")
 openvino = pytest.importorskip("openvino", reason="needs openvino")
@@ -57,7 +57,7 @@ def test_bound_inputs_stay_alive_while_the_step_runs(tmp_path):
     script = (
         "import sys; from pathlib import Path\n"
         "from bench.backends.openvino import backend\n"
-        "from bench.testing_artifacts import contract_artifact, contract_cell, contract_feeds\n"
+        "from bench.testing.artifacts import contract_artifact, contract_cell, contract_feeds\n"
         "artifact = contract_artifact('onnx', Path(sys.argv[1]), batch=32, side=352)\n"
         "with backend.open(artifact, contract_cell('openvino'), threads=1) as runner:\n"
         "    step = runner.bind(contract_feeds(32, side=352)).step\n"

@@ -11,7 +11,7 @@ import pytest
 from bench.backends.recorded import backend, record
 from bench.errors import ArtifactError, ContractError, Unsupported
 from bench.runner_base import feed_key
-from bench.testing_artifacts import contract_artifact, contract_cell, contract_feeds, contract_outputs
+from bench.testing.artifacts import contract_artifact, contract_cell, contract_feeds, contract_outputs
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from bench.backends.pytorch import TorchRunner, backend
 from bench.errors import ContractError, Unavailable, Unsupported
-from bench.testing_artifacts import contract_artifact, contract_cell, contract_feeds, contract_outputs
+from bench.testing.artifacts import contract_artifact, contract_cell, contract_feeds, contract_outputs
 
 torch = pytest.importorskip("torch", reason="needs torch")
 

@@ -8,7 +8,7 @@ import pytest
 
 from bench.backends import cuda, trt
 from bench.errors import Unavailable, Unsupported
-from bench.testing_artifacts import contract_cell
+from bench.testing.artifacts import contract_cell
 
 NO_DRIVER = "this host has no CUDA driver (libcuda.so.1)"
 

@@ -6,14 +6,15 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from bench import judging, proving
+from bench import judging
 from bench.cli import app
 from bench.commands.prove import document, summary
 from bench.errors import UsageError
-from bench.proving import Catch, Fault, Proof, Shown, caught_by, prove
-from bench.proving_cells import stages
-from bench.proving_faults import BENIGN, FAULTS
-from bench.proving_files import EDITS
+from bench.proving import prover
+from bench.proving.cells import stages
+from bench.proving.faults import BENIGN, FAULTS
+from bench.proving.files import EDITS
+from bench.proving.prover import Catch, Fault, Proof, Shown, caught_by, prove
 from bench.registry import load_adapter, load_backend
 from bench.results import AccuracyResult, CellResult, Failure, Finding, ParityResult, SpeedResult, TimingCheck
 from bench.types import Adapter, Backend, Cell
@@ -40,7 +41,7 @@ HONEST = shown(status="passed", fault=Fault(name="honest", planted="nothing", ex
 
 def test_faults_of_outputs_keypoints_and_shared_preprocessing_are_caught_by_the_checks_that_must_see_them():
     faults = [named("scores shifted by 0.01"), named("left-right swapped keypoints", precision="fp32"),
-              named("RGB/BGR swap", adapter="bench.testing_faults:rgb_adapter")]  # fmt: skip
+              named("RGB/BGR swap", adapter="bench.testing.faults:rgb_adapter")]  # fmt: skip
     proof = run(faults)
     assert [s.status for s in proof.honest] == ["passed", "passed"]
     assert [s.ok for s in proof.faults] == [True] * 3
@@ -153,7 +154,7 @@ def test_every_fault_has_a_saboteur_that_a_lane_can_load(fault):
     if fault.stage == "files":
         assert fault.backend in EDITS
         return
-    module = {"graph": "bench.testing_graphs"}.get(fault.stage, "bench.testing_faults")
+    module = {"graph": "bench.testing.graphs"}.get(fault.stage, "bench.testing.faults")
     target = fault.backend if ":" in fault.backend else f"{module}:{fault.backend}_backend"
     assert isinstance(load_backend(target), Backend)
     if fault.adapter is not None:
@@ -217,11 +218,11 @@ def test_an_unknown_fault_is_a_usage_error():
 def test_a_stage_asks_for_a_backend_that_is_not_here():
     fault = Fault(name="f", planted="p", expected=(), stage="graph", requires="openvino")
     made = {"graph": replace_stage(absent={"openvino": "openvino is not installed"})}
-    assert proving.Prover(made, None).show(fault).reason == "openvino is not installed"
+    assert prover.Prover(made, None).show(fault).reason == "openvino is not installed"
 
 
 def replace_stage(**fields):
-    return proving.Stage(
+    return prover.Stage(
         name="graph", adapter="a", spec=None, weights=None, fixtures=None, labels_to_categories=(), reference=None,
         candidates="m", **fields,
     )  # fmt: skip

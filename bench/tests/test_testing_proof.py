@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from bench import testing_faults as faults
-from bench import testing_proof as proof
 from bench.errors import Unsupported
 from bench.goldens import committed_row
 from bench.passes import prepare
 from bench.runner_base import feed_key
 from bench.scoring import from_predictions, match
+from bench.testing import faults as faults
+from bench.testing import proof as proof
 from bench.types import Adapter
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from bench import testing
 from bench.passes import accuracy_pass
-from bench.saboteurs import sabotage
+from bench.testing.saboteurs import sabotage
 from bench.timed import TimedBatches, shifted
 from bench.types import Artifact, Cell
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.saboteurs import sabotage
 from bench.testing import fake_backend
+from bench.testing.saboteurs import sabotage
 
 HONEST_RUNS = 60
 """More than the accuracy pass of the tests makes, fewer than the timing."""

@@ -14,7 +14,7 @@ import numpy as np
 from bench.errors import ArtifactError
 from bench.files import sha256_file
 from bench.registry import load_adapter, load_backend
-from bench.saboteurs import sabotage, sabotage_adapter
+from bench.testing.saboteurs import sabotage, sabotage_adapter
 
 if TYPE_CHECKING:
     from bench.types import Array, Artifact

@@ -2,7 +2,7 @@
 
 Everything is importable by name, so that a lane can load it: ``bench.testing:fake_adapter``,
 ``bench.testing:fake_backend``, ``bench.testing:nan_backend`` and the other saboteurs. ``sabotage`` and
-``sabotage_adapter`` make saboteurs of any backend or model (see ``bench.saboteurs`` for an example), and
+``sabotage_adapter`` make saboteurs of any backend or model (see ``bench.testing.saboteurs`` for an example), and
 ``parity doctor --prove`` plants the lot.
 """
 
@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from bench.saboteurs import Plan, SabotagedAdapter, SabotagedBackend, Saboteur, sabotage, sabotage_adapter
-from bench.testing_fakes import (
+from bench.testing.fakes import (
     CLASSES,
     SIDE,
     FakeAdapter,
@@ -29,6 +28,7 @@ from bench.testing_fakes import (
     fake_folder,
     fake_image,
 )
+from bench.testing.saboteurs import Plan, SabotagedAdapter, SabotagedBackend, Saboteur, sabotage, sabotage_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

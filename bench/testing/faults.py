@@ -17,9 +17,8 @@ import numpy as np
 
 from bench import testing
 from bench.errors import UsageError
-from bench.saboteurs import sabotage, sabotage_adapter
-from bench.testing_fakes import FakeNetwork
-from bench.testing_proof import (
+from bench.testing.fakes import FakeNetwork
+from bench.testing.proof import (
     IMAGE_HW,
     KEYPOINTS,
     adapter,
@@ -29,6 +28,7 @@ from bench.testing_proof import (
     pose_adapter,
     proof_image,
 )
+from bench.testing.saboteurs import sabotage, sabotage_adapter
 from bench.types import Prediction
 
 if TYPE_CHECKING:

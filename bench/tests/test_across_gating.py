@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from bench import gating
-from bench.baselines import load_side, store_run
+from bench.across import gating
+from bench.across.baselines import load_side, store_run
 from bench.commands import baseline as baseline_verb
 from bench.errors import InputError
 from bench.events import Silent

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from bench.comparing_speed import BAND, judge_speed, t_quantile
+from bench.across.speed import BAND, judge_speed, t_quantile
 
 QUIET = (1.998, 2.0, 2.003)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bench.lanes import Limits
-from bench.proving import Fault
+from bench.proving.prover import Fault
 
-_FAULTS = "bench.testing_faults"
+_FAULTS = "bench.testing.faults"
 
 
 def _adapter(name: str) -> str:
@@ -62,7 +62,7 @@ FAULTS: tuple[Fault, ...] = (
         name="letterbox off by half a pixel",
         planted="yolov10n on shapes, every lane alike",
         stage="graph",
-        adapter="bench.testing_graphs:half_pixel_adapter",
+        adapter="bench.testing.graphs:half_pixel_adapter",
         expected=("committed hashes",),
     ),
     Fault(

@@ -12,10 +12,10 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.baselines import cell_id
-from bench.comparing_notes import notes_of, speed_blocks
-from bench.comparing_speed import MIN_RUNS, judge_speed
-from bench.comparison import CellComparison, CompareResult, Note, RunRecord, SpeedChange
+from bench.across.baselines import cell_id
+from bench.across.comparison import CellComparison, CompareResult, Note, RunRecord, SpeedChange
+from bench.across.notes import notes_of, speed_blocks
+from bench.across.speed import MIN_RUNS, judge_speed
 from bench.errors import UsageError
 from bench.events import Silent
 from bench.results import Finding
@@ -24,9 +24,9 @@ from bench.schema import to_json, validate
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bench.baselines import Side
-    from bench.comparing_accuracy import PairedAccuracy
-    from bench.comparison import AccuracyChange, Change, Status
+    from bench.across.accuracy import PairedAccuracy
+    from bench.across.baselines import Side
+    from bench.across.comparison import AccuracyChange, Change, Status
     from bench.events import Events
 
 _RAN = ("passed", "failed", "undecided", "error", "waived")

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from bench.baselines import Side, load_side, run_record
-from bench.comparing import baseline_command, compare_runs, to_document
-from bench.comparing_accuracy import GroundTruth, PairedAccuracy
+from bench.across.accuracy import GroundTruth, PairedAccuracy
+from bench.across.baselines import Side, load_side, run_record
+from bench.across.comparing import baseline_command, compare_runs, to_document
 from bench.errors import InputError, UsageError
 from bench.tests.sample_runs import Runs, make_suite
 
@@ -199,7 +199,7 @@ def test_a_cell_that_broke_fails_whatever_its_detections_say(runs, compare):
 
 
 def test_a_lost_cell_fails_unless_the_run_was_asked_for_fewer(runs, compare):
-    from bench.comparing import Scope
+    from bench.across.comparing import Scope
 
     folder = runs.write("lost", changed("lost", lambda c, s: s["cells"].remove(c["onnxrt int8"])))
     document, cells = compare(folder)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from bench.fixtures import read_image_rgb
 from bench.predictions import write_predictions
-from bench.proving import HONEST, Catch, Shown
-from bench.testing_fakes import write_folder
+from bench.proving.prover import HONEST, Catch, Shown
+from bench.testing.fakes import write_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bench.proving import Fault
+    from bench.proving.prover import Fault
     from bench.types import Adapter, FixtureSet
 
 _STATUS = {0: "passed", 1: "failed", 2: "refused", 3: "undecided"}

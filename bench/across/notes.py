@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench.comparison import Note
+from bench.across.comparison import Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench.baselines import load_side, read_finite_suite, refuse_host, refuse_versions, store_run
+from bench.across.baselines import load_side, read_finite_suite, refuse_host, refuse_versions, store_run
 from bench.errors import InputError
 from bench.schema import validate_file
 from bench.tests.sample_runs import Runs, make_suite

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.accuracy import judge_delta
-from bench.comparing_notes import fixtures_of
-from bench.comparison import AccuracyChange, Note
+from bench.across.comparison import AccuracyChange, Note
+from bench.across.notes import fixtures_of
 from bench.errors import BenchError, UsageError
 from bench.files import sha256_file
 from bench.fixtures import resolve
@@ -17,7 +17,7 @@ from bench.verdicts import margin_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from bench.baselines import Side
+    from bench.across.baselines import Side
     from bench.scoring import Matched
     from bench.types import FixtureSet
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.errors import ContractError, Unsupported
 from bench.geometry import Letterbox
-from bench.testing_fakes import CLASSES, SIDE, FakeNetwork
+from bench.testing.fakes import CLASSES, SIDE, FakeNetwork
 from bench.types import FixtureSet, ModelSpec, Prediction, Sample, TensorSpec
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ KEYPOINTS = ("left_top", "right_top", "left_bottom", "right_bottom")
 KEYPOINT_PLACES = np.array([[0.2, 0.2], [0.8, 0.25], [0.15, 0.85], [0.85, 0.8]], np.float32)
 """(K, 2) x and y of each keypoint, as a share of the box's width and height: not symmetric."""
 SIGMAS = (0.08,) * len(KEYPOINTS)
-GOLDENS = Path(__file__).resolve().parents[1] / "fixtures" / "goldens" / "preprocess-proof.json"
+GOLDENS = Path(__file__).resolve().parents[2] / "fixtures" / "goldens" / "preprocess-proof.json"
 _FEEDS = (TensorSpec(name="images", shape=("batch", 3, SIDE, SIDE), dtype="float32"),)
 _BOXES = (
     TensorSpec(name="boxes", shape=("batch", 3, 4), dtype="float32"),
@@ -196,5 +196,5 @@ def proof_fixtures(folder: Path, count: int = 40, *, first: int = 1) -> FixtureS
     return FixtureSet(
         name="proof", split="val", samples=tuple(samples), annotations=tuple(annotations), sha256=digest.hexdigest(),
         categories=tuple({"id": i + 1, "name": name, "keypoints": list(KEYPOINTS), "sigmas": list(SIGMAS)}
-                         for i, name in enumerate(CLASSES)), origin="bench.testing_proof",
+                         for i, name in enumerate(CLASSES)), origin="bench.testing.proof",
     )  # fmt: skip

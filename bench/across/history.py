@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any
 
-from bench.baselines import cell_id
-from bench.comparing_notes import notes_of
+from bench.across.baselines import cell_id
+from bench.across.notes import notes_of
 from bench.errors import InputError
 from bench.schema import read_suite, validate
 

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from bench.across.history import read_history
 from bench.errors import InputError
-from bench.history import read_history
 from bench.report.trend import MAX_RUNS, finding, headline, moved, render_history
 from bench.schema import validate
 from bench.tests.sample_suite import HOSTILE, sample_suite

@@ -12,8 +12,8 @@ from bench.lanes import Limits
 from bench.making import Maker
 from bench.matrix import ModelPlan
 from bench.probe import probe
-from bench.proving import Stage
-from bench.proving_files import Files
+from bench.proving.files import Files
+from bench.proving.prover import Stage
 from bench.registry import Reference, load_adapter
 from bench.types import PRECISIONS
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bench.probe import BackendFacts
-    from bench.proving import Elsewhere
+    from bench.proving.prover import Elsewhere
     from bench.types import Adapter, FixtureSet
 
 IMAGES = 40
@@ -35,31 +35,31 @@ def stages(folder: Path, names: set[str]) -> dict[str, Stage | Elsewhere | str]:
         folder: for images and logs.
         names: ``detector``, ``pose``, ``files``, ``graph``; the last two are made when they are named.
     """
-    from bench import testing_proof
+    from bench.testing import proof
 
-    fixtures = testing_proof.proof_fixtures(folder / "images", IMAGES)
+    fixtures = proof.proof_fixtures(folder / "images", IMAGES)
     targets = ["bench.testing:fake_backend", *(["onnxrt", "openvino"] if "graph" in names else [])]
     fake, *real = probe(targets, asked=[], devices=["cpu"], precisions=PRECISIONS, logs=folder / "logs")
     detector = Stage(
         name="fake detector",
-        adapter="bench.testing_proof:adapter",
-        spec=testing_proof.adapter.spec,
-        weights=Path(testing_proof.__file__),
+        adapter="bench.testing.proof:adapter",
+        spec=proof.adapter.spec,
+        weights=Path(proof.__file__),
         fixtures=fixtures,
         labels_to_categories=(1, 2, 3),
         reference=fake,
-        candidates="bench.testing_faults",
-        other_images=lambda run: testing_proof.proof_fixtures(folder / f"images-{run}", IMAGES, first=run * IMAGES + 1),
+        candidates="bench.testing.faults",
+        other_images=lambda run: proof.proof_fixtures(folder / f"images-{run}", IMAGES, first=run * IMAGES + 1),
     )
     pose = replace(
         detector,
         name="fake pose model",
-        adapter="bench.testing_proof:pose_adapter",
-        spec=testing_proof.pose_adapter.spec,
+        adapter="bench.testing.proof:pose_adapter",
+        spec=proof.pose_adapter.spec,
     )
     made: dict[str, Stage | Elsewhere | str] = {"detector": detector, "pose": pose}
     if "files" in names:
-        made["files"] = Files(cast("Adapter", testing_proof.adapter), fixtures, folder)
+        made["files"] = Files(cast("Adapter", proof.adapter), fixtures, folder)
     if real:
         made["graph"] = _graph(folder, *real)
     return made
@@ -70,7 +70,7 @@ def _graph(folder: Path, onnxrt: BackendFacts, openvino: BackendFacts) -> Stage 
     if reason := _why_not(onnxrt, ("fp32", "int8")):
         return reason
     try:
-        from bench.testing_graphs import DOUBLED_MARGIN
+        from bench.testing.graphs import DOUBLED_MARGIN
 
         adapter = load_adapter("yolov10n")
         fixtures = resolve("shapes")
@@ -100,7 +100,7 @@ def _graph(folder: Path, onnxrt: BackendFacts, openvino: BackendFacts) -> Stage 
         fixtures=fixtures.take(GRAPH_IMAGES),
         labels_to_categories=plan.labels_to_categories,
         reference=onnxrt,
-        candidates="bench.testing_graphs",
+        candidates="bench.testing.graphs",
         calibration=calibration,
         calibration_label=plan.calibration_label,
         margins={"int8": DOUBLED_MARGIN},

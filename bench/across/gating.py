@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from bench.baselines import SUITE_NAME, Side, load_side, run_record
-from bench.comparing import Scope, compare_runs, findings_of, same_artifact, to_document
-from bench.comparing_accuracy import GroundTruth, PairedAccuracy
+from bench.across.accuracy import GroundTruth, PairedAccuracy
+from bench.across.baselines import SUITE_NAME, Side, load_side, run_record
+from bench.across.comparing import Scope, compare_runs, findings_of, same_artifact, to_document
 from bench.files import write_atomic
 from bench.schema import dumps, read_json, to_json
 from bench.verdicts import exit_code
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bench.comparison import CellComparison, CompareResult
+    from bench.across.comparison import CellComparison, CompareResult
     from bench.events import Events
     from bench.matrix import ModelPlan, Request
     from bench.results import CellResult, Finding, SuiteResult

@@ -20,7 +20,7 @@ import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bench.comparison import SpeedChange
+from bench.across.comparison import SpeedChange
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
