@@ -89,17 +89,19 @@ def _accumulate(
         for t in range(thresholds):
             bit = 1 << t
             right = wrong = count = 0
+            # Only where a detection is right: between two of them recall stands still and precision falls, so neither
+            # the envelope nor a recall point takes its value anywhere else.
             for d in range(starts[c], starts[c + 1]):
                 weight = weights[image[d]]
                 if weight == 0 or rank[d] >= max_detections:
                     continue
                 if hits[d] & bit:
                     right += weight
+                    rc[count] = float(right) / float(objects)
+                    pr[count] = float(right) / (float(wrong) + float(right) + epsilon)
+                    count += 1
                 elif not neutral[d] & bit:
                     wrong += weight
-                rc[count] = float(right) / float(objects)
-                pr[count] = float(right) / (float(wrong) + float(right) + epsilon)
-                count += 1
             recall[t, c] = rc[count - 1] if count else 0.0
             for d in range(count - 1, 0, -1):
                 pr[d - 1] = max(pr[d - 1], pr[d])

@@ -9,6 +9,7 @@ import numpy as np
 
 from bench.scoring.pairing import AreaTable, match_tables
 from bench.scoring.protocol import PROTOCOLS
+from bench.scoring.threads import side_by_side
 from bench.scoring.truth import Truth, truth_arrays
 
 if TYPE_CHECKING:
@@ -63,12 +64,10 @@ def match(fixtures: FixtureSet, detections: Detections, *, task: Task = "detect"
     tables = match_tables(truth, detections, protocol.max_detections[-1])
     once = np.ones(len(truth.image_ids), np.int64)
     stats: dict[str, float | None] = {}
-    done: dict[tuple[str, int], tuple[Array, Array]] = {}
+    keys = list(dict.fromkeys((stat.area, stat.max_detections) for stat in protocol.stats))
+    done = dict(zip(keys, side_by_side(lambda key: precision_recall(tables[key[0]], once, key[1]), keys), strict=True))
     for stat in protocol.stats:
-        key = stat.area, stat.max_detections
-        if key not in done:
-            done[key] = precision_recall(tables[stat.area], once, stat.max_detections)
-        values = done[key][1 if stat.recall else 0]
+        values = done[stat.area, stat.max_detections][1 if stat.recall else 0]
         stats[stat.name] = mean_defined(values if stat.threshold is None else values[stat.threshold])
     precision = done["all", protocol.max_detections[-1]][0]
     class_ap = {c: mean_defined(precision[:, :, k]) for k, c in enumerate(truth.category_ids.tolist())}

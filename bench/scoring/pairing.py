@@ -9,6 +9,7 @@ import numpy as np
 
 from bench.errors import InputError
 from bench.scoring.protocol import AREAS_PX2, PROTOCOLS, THRESHOLDS
+from bench.scoring.threads import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from bench.scoring.truth import Truth
     from bench.types import Array
 
-_PAIRS_AT_ONCE = 1_000_000
+_PAIRS_AT_ONCE = 250_000
 _MOST_KEYPOINTS = 128
 
 
@@ -81,12 +82,15 @@ def match_tables(truth: Truth, detections: Detections, most: int) -> dict[str, A
     boxes = detections.boxes_xywh[by_image]
     hits = np.zeros((len(areas), len(by_image)), np.uint16)
     neutral = np.zeros_like(hits)
-    for chunk, pair_starts, overlaps in _overlaps(truth, detections, by_image, boxes, groups):
-        assign(
+    area_px2 = boxes[:, 2] * boxes[:, 3]
+
+    def fill(portion: tuple[Array, Array, int]) -> None:
+        chunk, pair_starts, _ = portion
+        assign(  # portions hold whole groups, so no two write the same row
             chunk,
             pair_starts,
-            overlaps,
-            boxes[:, 2] * boxes[:, 3],
+            _overlaps(truth, detections, by_image, boxes, portion),
+            area_px2,
             truth.area_px2,
             truth.crowd,
             truth.ignored,
@@ -96,14 +100,17 @@ def match_tables(truth: Truth, detections: Detections, most: int) -> dict[str, A
             hits,
             neutral,
         )
+
+    side_by_side(fill, _portions(groups))
     place = np.full(len(detections), -1, np.int64)
     place[by_image] = np.arange(len(by_image))
     order = place[by_score]
     order = order[order >= 0]
-    return {
-        name: _table(name, truth, truth_key, order, key, rank, hits[a], neutral[a], (low[a], high[a]))
-        for a, name in enumerate(areas)
-    }
+    tables = side_by_side(
+        lambda a: _table(areas[a], truth, truth_key, order, key, rank, hits[a], neutral[a], (low[a], high[a])),
+        range(len(areas)),
+    )
+    return dict(zip(areas, tables, strict=True))
 
 
 def _runs(key: Array) -> tuple[Array, Array]:
@@ -134,27 +141,30 @@ def _place(truth: Truth, detections: Detections) -> tuple[Array, Array, Array]:
     return image, category, scored
 
 
-def _overlaps(
-    truth: Truth, detections: Detections, rows: Array, boxes: Array, groups: Array
-) -> Iterator[tuple[Array, Array, Array]]:
-    """Yield groups in portions of bounded size, with where each group's overlaps begin and the overlaps."""
-    from bench.scoring.kernels import box_overlaps
-
+def _portions(groups: Array) -> Iterator[tuple[Array, Array, int]]:
+    """Yield groups in portions of bounded size, with where each group's overlaps begin and how many there are."""
     pairs = (groups[:, 1] - groups[:, 0]) * (groups[:, 3] - groups[:, 2])
     before = np.concatenate((np.zeros(1, np.int64), np.cumsum(pairs)))
     start = 0
     while start < len(groups):
         stop = max(int(np.searchsorted(before, before[start] + _PAIRS_AT_ONCE, "right")) - 1, start + 1)
         chunk = groups[start:stop]
-        pair_starts = before[start:stop] - before[start]
-        total = int(before[stop] - before[start])
-        if truth.keypoints_xyv is None:
-            overlaps = np.empty(total)
-            box_overlaps(chunk, pair_starts, boxes, truth.boxes_xywh, truth.crowd, overlaps)
-        else:
-            overlaps = _keypoint_similarities(truth, detections, rows, chunk, total)
-        yield chunk, pair_starts, overlaps
+        yield chunk, before[start:stop] - before[start], int(before[stop] - before[start])
         start = stop
+
+
+def _overlaps(
+    truth: Truth, detections: Detections, rows: Array, boxes: Array, portion: tuple[Array, Array, int]
+) -> Array:
+    """IoU of every pair of a portion, or OKS when the task is pose."""
+    from bench.scoring.kernels import box_overlaps
+
+    chunk, pair_starts, pairs = portion
+    if truth.keypoints_xyv is not None:
+        return _keypoint_similarities(truth, detections, rows, chunk, pairs)
+    overlaps = np.empty(pairs)
+    box_overlaps(chunk, pair_starts, boxes, truth.boxes_xywh, truth.crowd, overlaps)
+    return overlaps
 
 
 def _keypoint_similarities(truth: Truth, detections: Detections, rows: Array, groups: Array, pairs: int) -> Array:
