@@ -149,7 +149,7 @@ class SpeedResult:
     noise: Mapping[str, Any] = field(default_factory=dict)
     """Label -> value: load, CPU steal, frequency, GPU clocks, throttle reasons, tagged rounds."""
     rounds: tuple[Mapping[str, Any], ...] = ()
-    """``{round, order, opening, samples_ms, tags}`` per round, at most 100 samples in all."""
+    """``{round, order, opening, samples_ms, fresh_ms, repeated_ms, tags}`` per round, at most 1,500 samples in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

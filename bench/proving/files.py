@@ -11,6 +11,7 @@ from bench.fixtures import read_image_rgb
 from bench.predictions import write_predictions
 from bench.proving.prover import HONEST, Catch, Shown
 from bench.testing.fakes import write_folder
+from bench.verdicts import signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,9 +73,13 @@ class Files:
             caught = (Catch(check="reader", sentence=reason),)
         elif result.is_file():
             judged = json.loads(result.read_text("utf-8"))["against"]["delta"]["AP"]
-            reason = f"AP {judged['verdict']}: delta {judged['value']:.4f}, interval {judged['ci95']}"
+            reason = f"AP {judged['verdict']}: ΔAP {signed(judged['value'])}, {_interval(judged['ci95'])}"
             caught = (Catch(check="accuracy", sentence=reason),) if done.returncode == 1 else ()
         return Shown(fault=fault, status=status, caught=caught, reason=reason)
+
+
+def _interval(ci95: list[float] | None) -> str:
+    return "no interval" if ci95 is None else f"[{signed(ci95[0])}, {signed(ci95[1])}]"
 
 
 def _drop(entries: list[dict[str, Any]], fixtures: FixtureSet) -> None:
