@@ -43,6 +43,7 @@ Junit = Annotated[
 Strict = Annotated[bool, typer.Option("--strict-undecided", help="Undecided is a failure in the JUnit file.")]
 Margin = Annotated[list[str] | None, typer.Option("--margin", metavar="P=X", help=HELP["margin"])]
 Bootstrap = Annotated[Text, typer.Option("--bootstrap", metavar="N", help=HELP["bootstrap"])]
+Band = Annotated[Text, typer.Option("--band", metavar="PERCENT", help=HELP["band"])]
 Seed = Annotated[Text, typer.Option("--seed", metavar="N", help=HELP["seed"])]
 
 
@@ -109,6 +110,7 @@ def run(
     openings: Annotated[Text, typer.Option("--openings", metavar="N", help=HELP["openings"])] = None,
     bootstrap: Annotated[Text, typer.Option("--bootstrap", metavar="N", help=HELP["bootstrap"])] = None,
     cross_check: Annotated[Text, typer.Option("--cross-check", metavar="WHICH", help=HELP["cross_check"])] = None,
+    band: Band = None,
     baseline: Annotated[Text, typer.Option("--baseline", metavar="FILE", help=HELP["baseline"])] = None,
     seed: Annotated[Text, typer.Option("--seed", metavar="N", help=HELP["seed"])] = None,
     recording: Annotated[Text, typer.Option("--recording", metavar="DIR", help=HELP["recording"])] = None,
@@ -155,6 +157,7 @@ def run(
         "openings": openings,
         "bootstrap": bootstrap,
         "cross_check": cross_check,
+        "band": band,
         "baseline": baseline,
         "seed": seed,
         "recording": recording,
@@ -259,6 +262,7 @@ def compare(
     margin: Margin = None,
     bootstrap: Bootstrap = None,
     seed: Seed = None,
+    band: Band = None,
     json: Annotated[Text, typer.Option("--json", metavar="OUT|-", help="Write compare_result JSON.")] = None,
     markdown: Markdown = None,
     junit: Junit = None,
@@ -273,7 +277,7 @@ def compare(
             base,
             cand,
             fixtures=fixtures,
-            options={"margin": margin or None, "bootstrap": bootstrap, "seed": seed},
+            options={"margin": margin or None, "bootstrap": bootstrap, "seed": seed, "band": band},
             json_out=json,
             markdown=markdown,
             junit=junit,
@@ -285,7 +289,7 @@ def compare(
 
 @app.command()
 @_with_options_of(
-    run, leave_out=("out", "resume", "baseline", "dry_run", "json", "junit", "markdown", "strict_undecided")
+    run, leave_out=("out", "resume", "band", "baseline", "dry_run", "json", "junit", "markdown", "strict_undecided")
 )
 def baseline(
     values: dict[str, Any],

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.across.speed import BAND
 from bench.errors import UsageError, did_you_mean
 from bench.lanes import Limits
 from bench.types import PRECISIONS, Cell, FixtureSet, ModelSpec
@@ -57,6 +58,8 @@ class Request:
     """Of the paired bootstrap; 0 measures no intervals."""
     cross_check: str = "one"
     """Cells whose numbers an independent scorer computes again: ``all``, ``one`` or ``none``."""
+    band: float = BAND
+    """Change of speed to the baseline that counts as none, as a share."""
     baseline: Path | None = None
     """Stored baseline that every cell is compared with."""
     seed: int = 0

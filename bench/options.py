@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.across.speed import BAND
 from bench.errors import InputError, UsageError, did_you_mean
 from bench.lanes import Limits
 from bench.matrix import DEFAULT_PRECISIONS, Request
@@ -40,6 +41,7 @@ HELP = {
     "openings": "How often each lane is opened anew during the timing (default: 4).",
     "bootstrap": "Resamples of the paired bootstrap over images (default: 1000).",
     "cross_check": "Cells that an independent scorer scores again: all, one or none (default: one).",
+    "band": "Percent that a cell's speed may change against the baseline and count as the same (default: 3).",
     "baseline": "Stored baseline (parity baseline) that every cell must not fall behind.",
     "seed": "Seed of the shuffles and of random weights.",
     "recording": "Folder with recorded outputs, for the backend `recorded`.",
@@ -148,6 +150,7 @@ def make_request(values: Mapping[str, Any], *, command: str) -> Request:
         openings=_integer(given, "openings", 1) or 4,
         resamples=_resamples(given),
         cross_check=_choice(given, "cross_check", CROSS_CHECKS, "one"),
+        band=_band(given),
         baseline=_path(given, "baseline"),
         seed=_integer(given, "seed", 0) or 0,
         limits=Limits(silence_s=_optional(given, "lane_timeout") or 300.0, memory_gb=_optional(given, "lane_memory")),
@@ -195,6 +198,15 @@ def _integer(given: Mapping[str, Any], name: str, minimum: int) -> int | None:
     if number != int(number):
         raise UsageError(f"--{name.replace('_', '-')} {given[name]}: must be a whole number.")
     return int(number)
+
+
+def _band(given: Mapping[str, Any]) -> float:
+    percent = _optional(given, "band")
+    if percent is None:
+        return BAND
+    if not 0 < percent < 100:
+        raise UsageError(f"--band {percent:g}: must be a percentage above 0 and below 100.")
+    return percent / 100
 
 
 def _resamples(given: Mapping[str, Any]) -> int:

@@ -28,6 +28,7 @@ _TEXT_OPTIONS = (
     "openings",
     "bootstrap",
     "cross-check",
+    "band",
     "baseline",
     "seed",
     "recording",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.across.baselines import cell_id
 from bench.across.comparison import CellComparison, CompareResult, Note, RunRecord, SpeedChange
 from bench.across.notes import notes_of, speed_blocks
-from bench.across.speed import MIN_RUNS, judge_speed
+from bench.across.speed import BAND, MIN_RUNS, judge_speed
 from bench.errors import UsageError
 from bench.events import Silent
 from bench.results import Finding
@@ -47,6 +47,8 @@ class Scope:
     """False: the candidate was asked for fewer cells on purpose; what is gone is listed and not judged."""
     speed: bool = True
     """False: the candidate was not timed on purpose (under xdist)."""
+    band: float = BAND
+    """Change of speed that counts as none."""
 
 
 def compare_runs(
@@ -74,7 +76,7 @@ def compare_runs(
         watcher.progress("Comparing with the base", done, len(names))
         both = name in old and name in new
         paired = accuracy.compare(base, cand, name) if both else None
-        speed = _speed(base, cand, old[name], new[name]) if both and scope.speed else None
+        speed = _speed(base, cand, old[name], new[name], scope.band) if both and scope.speed else None
         cells.append(_conclude(name, old.get(name), new.get(name), paired, speed, scope))
     notes = [*notes_of(base.suite, cand.suite), *accuracy.notes.values(), *_baseline_notes(base, cand, cells)]
     return CompareResult(
@@ -83,6 +85,7 @@ def compare_runs(
         notes=tuple(notes),
         cells=tuple(cells),
         exit_code=exit_code(cells),
+        speed_band=scope.band,
     )
 
 
@@ -102,7 +105,7 @@ def to_document(result: CompareResult) -> dict[str, Any]:
     return document
 
 
-def _speed(base: Side, cand: Side, old: Mapping[str, Any], new: Mapping[str, Any]) -> SpeedChange | None:
+def _speed(base: Side, cand: Side, old: Mapping[str, Any], new: Mapping[str, Any], band: float) -> SpeedChange | None:
     """Compare the in-run ratios of a cell that is in both runs."""
     if "reference" in (old["role"], new["role"]) or new["status"] in ("failed", "error", *_DID_NOT_RUN):
         return None  # the reference's ratio is 1 by definition; wrong answers have no speed
@@ -133,7 +136,7 @@ def _speed(base: Side, cand: Side, old: Mapping[str, Any], new: Mapping[str, Any
             reason=reason,
         )
     ci95 = after["ratio_ci95"]
-    return judge_speed(stored, ratio, None if ci95 is None else (ci95[0], ci95[1]))
+    return judge_speed(stored, ratio, None if ci95 is None else (ci95[0], ci95[1]), band=band)
 
 
 def _conclude(

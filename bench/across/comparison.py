@@ -99,4 +99,6 @@ class CompareResult:
     notes: tuple[Note, ...]
     cells: tuple[CellComparison, ...]
     exit_code: int
+    speed_band: float
+    """Change of speed that counted as none, as a share of the base's."""
     schema: str = "compare_result/1"

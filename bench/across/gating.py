@@ -71,7 +71,9 @@ def gate(
         seed=request.seed,
     )
     events.stage("Comparing with the baseline")
-    result = compare_runs(base, cand, accuracy, scope=Scope(lost=False, speed=request.rounds > 0), events=events)
+    result = compare_runs(
+        base, cand, accuracy, scope=Scope(lost=False, speed=request.rounds > 0, band=request.band), events=events
+    )
     compared = {c.id: c for c in result.cells}
     same = _same_artifacts(base, cand)
     cells = tuple(_gated(c, compared[c.cell.id], c.cell.id in same, request, today) for c in suite.cells)

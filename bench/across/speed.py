@@ -27,19 +27,22 @@ if TYPE_CHECKING:
 
 MIN_RUNS = 3
 """Two runs give a standard deviation with one degree of freedom: t = 12.7, an interval that decides nothing."""
-BAND = 1.03
-"""A change between 1 / 1.03 and 1.03 is no change."""
+BAND = 0.03
+"""A change between 1 / (1 + BAND) and 1 + BAND is no change, unless another band is asked for."""
 _MOST_RUNS = 20
 """No more baseline runs than this are ever suggested."""
 
 
-def judge_speed(base_ratios: Sequence[float], cand_ratio: float, cand_ci95: tuple[float, float] | None) -> SpeedChange:
+def judge_speed(
+    base_ratios: Sequence[float], cand_ratio: float, cand_ci95: tuple[float, float] | None, *, band: float = BAND
+) -> SpeedChange:
     """Judge the candidate's in-run ratio against those of the baseline's runs.
 
     Args:
         base_ratios: reference p50 / cell p50 of each baseline run, positive; at least one.
         cand_ratio: of the candidate run, positive.
         cand_ci95: its own in-run interval.
+        band: change that counts as none, as a share of the base's speed.
 
     Returns:
         ``same``: the whole interval of the change lies in the band; ``slower`` or ``faster``: wholly outside it;
@@ -66,16 +69,17 @@ def judge_speed(base_ratios: Sequence[float], cand_ratio: float, cand_ci95: tupl
     below, above = (abs(math.log(end) - math.log(cand_ratio)) for end in cand_ci95)
     low, high = shift - _half_width(spread, runs, below), shift + _half_width(spread, runs, above)
     judged = replace(open_, ci95=(math.exp(low), math.exp(high)))
-    edge = math.log(BAND)
+    edge = math.log(1 + band)
+    within = f"±{100 * band:g} % band"
     if -edge <= low and high <= edge:
         return replace(judged, verdict="same")
     words = f"Speed {math.exp(shift):.3f} of the base's, [{math.exp(low):.3f}, {math.exp(high):.3f}]"
     if high < -edge:
-        return replace(judged, verdict="slower", reason=f"{words}: wholly below the ±3 % band.")
+        return replace(judged, verdict="slower", reason=f"{words}: wholly below the {within}.")
     if low > edge:
         return replace(judged, verdict="faster", reason=f"{words}.")
-    remedy = _remedy(shift, spread, runs, max(below, above))
-    return replace(judged, reason=f"{words}, is neither inside nor outside the ±3 % band. {remedy}")
+    remedy = _remedy(abs(edge - abs(shift)), spread, runs, max(below, above))
+    return replace(judged, reason=f"{words}, is neither inside nor outside the {within}. {remedy}")
 
 
 def t_quantile(degrees: int) -> float:
@@ -91,9 +95,8 @@ def _half_width(spread: float, runs: int, own: float) -> float:
     return math.sqrt(max(wide, own) ** 2 + wide**2 / runs)
 
 
-def _remedy(shift: float, spread: float, runs: int, own: float) -> str:
-    """What would decide it, if the numbers hold."""
-    room = abs(math.log(BAND) - abs(shift))
+def _remedy(room: float, spread: float, runs: int, own: float) -> str:
+    """What would decide it, if the numbers hold; ``room``: from the change to the band's edge, in log units."""
     for more in range(runs + 1, _MOST_RUNS + 1):
         if _half_width(spread, more, own) < room:
             return f"About {more} baseline runs would decide, if the spread holds."

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bench.across.accuracy import GroundTruth, PairedAccuracy
 from bench.across.baselines import load_side, refuse_versions
-from bench.across.comparing import compare_runs, to_document
+from bench.across.comparing import Scope, compare_runs, to_document
 from bench.commands.documents import write_summaries
 from bench.console import ConsoleEvents
 from bench.files import write_atomic
@@ -55,7 +55,7 @@ def compare_command(
         accuracy = PairedAccuracy(
             truth, margins=request.margins, resamples=request.resamples, seed=request.seed, progress=None
         )
-        document = to_document(compare_runs(old, new, accuracy, events=events))
+        document = to_document(compare_runs(old, new, accuracy, scope=Scope(band=request.band), events=events))
     if json_out not in (None, "-"):
         write_atomic(Path(str(json_out)), dumps(document))
     if junit is not None:

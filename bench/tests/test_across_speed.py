@@ -91,5 +91,13 @@ def test_a_run_ten_percent_slower_is_never_called_the_same_and_mostly_slower():
 
 def test_the_band_is_three_percent_both_ways():
     exact = (1.0, 1.0, 1.0)
-    assert judge_speed(exact, 1.0, (1 / BAND, BAND)).verdict == "same"
-    assert judge_speed(exact, 1.0, (1 / BAND - 1e-6, BAND)).verdict == "undecided"
+    assert judge_speed(exact, 1.0, (1 / (1 + BAND), 1 + BAND)).verdict == "same"
+    assert judge_speed(exact, 1.0, (1 / (1 + BAND) - 1e-6, 1 + BAND)).verdict == "undecided"
+
+
+def test_a_wider_band_forgives_what_it_holds_and_no_more() -> None:
+    assert judge_speed(QUIET, 1.9, (1.88, 1.92)).verdict == "slower"
+    assert judge_speed(QUIET, 1.9, (1.88, 1.92), band=0.1).verdict == "same"
+    slower = judge_speed(QUIET, 1.7, (1.68, 1.72), band=0.1)
+    assert slower.verdict == "slower"
+    assert "±10 % band" in str(slower.reason)

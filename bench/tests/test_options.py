@@ -95,3 +95,14 @@ def test_a_broken_config_file_is_named(tmp_path):
 
 def test_every_option_has_help():
     assert all(text.endswith((".", ")")) for text in HELP.values())
+
+
+@pytest.mark.parametrize("percent", ["0", "100", "-3", "nan", "wide"])
+def test_a_band_is_a_percentage(percent):
+    with pytest.raises(UsageError, match="--band"):
+        make_request({"band": percent}, command="")
+
+
+def test_a_band_is_given_in_percent_and_kept_as_a_share():
+    assert make_request({"band": "10"}, command="").band == 0.1
+    assert make_request({}, command="").band == 0.03
