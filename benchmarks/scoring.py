@@ -76,7 +76,7 @@ def loading(folder: Path, *, quick: bool) -> list[Row]:
                 f"(d) ours / hotcoco {importlib.metadata.version('hotcoco')}",
                 again / hot,
                 1.5,
-                f"{again:.2f} s on one core against {hot:.2f} s on all ({spread(theirs)}), in processor time "
+                f"{again:.2f} s against {hot:.2f} s on all ({spread(theirs)}), in processor time "
                 f"{processor:.2f}; AP differs by {abs(ours[0]['ap'] - theirs[0]['ap']):.1g}; in first passes "
                 f"{total / median(theirs, 'first', 'total_s'):.2f}",
             )
@@ -124,7 +124,7 @@ def resampling(folder: Path) -> list[Row]:
                 "(e) ours with all area ranges / hotcoco.compare",
                 every[45.0]["total_s"] / scaled,
                 1.0,
-                f"{every[45.0]['total_s']:.1f} s on one core against {scaled:.0f} s on all: {HOTCOCO_RESAMPLES} "
+                f"{every[45.0]['total_s']:.1f} s against {scaled:.0f} s on all: {HOTCOCO_RESAMPLES} "
                 f"resamples of {1000 * theirs['each_s']:.0f} ms, scaled; it draws without multiplicity and has no "
                 "class intervals",
             )
