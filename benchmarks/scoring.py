@@ -124,7 +124,7 @@ def resampling(folder: Path) -> list[Row]:
                 "(e) ours with all area ranges / hotcoco.compare",
                 every[45.0]["total_s"] / scaled,
                 1.0,
-                f"{every[45.0]['total_s']:.1f} s against {scaled:.0f} s on all: {HOTCOCO_RESAMPLES} "
+                f"{every[45.0]['total_s']:.1f} s on one core against {scaled:.0f} s on all: {HOTCOCO_RESAMPLES} "
                 f"resamples of {1000 * theirs['each_s']:.0f} ms, scaled; it draws without multiplicity and has no "
                 "class intervals",
             )
