@@ -38,10 +38,16 @@ class Made:
 
 
 class Store:
-    """Artefacts under ``root`` (default: the user's cache folder)."""
+    """Artefacts under ``root`` (default: the user's cache folder).
 
-    def __init__(self, root: Path | None = None) -> None:
+    Args:
+        root: folder of the cache.
+        build: which of several files of equal identity; a builder that times its choices gives another file each time.
+    """
+
+    def __init__(self, root: Path | None = None, *, build: int = 0) -> None:
         self.root = (root or cache_dir()) / "artifacts"
+        self._build = {"build": build} if build else {}
 
     def obtain(
         self,
@@ -67,7 +73,7 @@ class Store:
             ArtifactError: the file cannot be made.
             InputError: the store cannot be written.
         """
-        key = key_of({"kind": kind, "precision": precision, "made_from": made_from, **identity})
+        key = key_of({"kind": kind, "precision": precision, "made_from": made_from, **identity, **self._build})
         folder = self.root / key[:2] / key
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,10 @@ Adapter = Annotated[list[str] | None, typer.Option("--adapter", help=HELP["adapt
 MaxImages = Annotated[Text, typer.Option("--max-images", metavar="N", help=HELP["max_images"])]
 Threads = Annotated[Text, typer.Option("--threads", metavar="N", help=HELP["threads"])]
 Calibration = Annotated[Text, typer.Option("--calibration", help=HELP["calibration"])]
+Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="REGEX", help=HELP["exclude"])]
+Calibrator = Annotated[Text, typer.Option("--calibrator", metavar="NAME", help=HELP["calibrator"])]
+Activations = Annotated[Text, typer.Option("--activations", metavar="TYPE", help=HELP["activations"])]
+Tune = Annotated[Text, typer.Option("--tune", metavar="yes|no", help=HELP["tune"])]
 Markdown = Annotated[
     Path | None, typer.Option("--markdown", metavar="FILE", help="Also write the summary of a pull request.")
 ]
@@ -95,6 +99,11 @@ def run(
     fixtures: Fixtures = None,
     weights: Weights = None,
     calibration: Calibration = None,
+    exclude: Exclude = None,
+    calibrator: Calibrator = None,
+    activations: Activations = None,
+    tune: Tune = None,
+    rebuilds: Annotated[Text, typer.Option("--rebuilds", metavar="K", help=HELP["rebuilds"])] = None,
     max_images: MaxImages = None,
     batch: Annotated[Text, typer.Option("--batch", metavar="N", help=HELP["batch"])] = None,
     threads: Threads = None,
@@ -142,6 +151,11 @@ def run(
         "fixtures": fixtures,
         "weights": weights or None,
         "calibration": calibration,
+        "exclude": exclude or None,
+        "calibrator": calibrator,
+        "activations": activations,
+        "tune": tune,
+        "rebuilds": rebuilds,
         "max_images": max_images,
         "batch": batch,
         "threads": threads,
@@ -374,9 +388,13 @@ def export(
     model: Annotated[str, typer.Argument(help="Registered model, or PATH.py of an adapter.")],
     out: Annotated[Path, typer.Option("--out", "--output", help="ONNX file to write.")],
     weights: Weights = None,
-    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16 or int8.")] = "fp32",
+    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16, bf16 or int8.")] = "fp32",
     fixtures: Fixtures = None,
     calibration: Calibration = None,
+    exclude: Exclude = None,
+    calibrator: Calibrator = None,
+    activations: Activations = None,
+    tune: Tune = None,
 ) -> None:
     """Write the ONNX file of one precision: the same file that the graph runtimes run."""
     from bench.commands.predict import export_command
@@ -387,6 +405,10 @@ def export(
         "fixtures": fixtures,
         "weights": weights or None,
         "calibration": calibration,
+        "exclude": exclude or None,
+        "calibrator": calibrator,
+        "activations": activations,
+        "tune": tune,
     }
     raise typer.Exit(export_command(options, out=out))
 

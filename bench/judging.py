@@ -284,7 +284,7 @@ def _checks(record: Record) -> tuple[TimingCheck, ...]:
 
 
 def _artifact(record: Record) -> ArtifactRecord | None:
-    made = record.artifact
+    made = record.prepared or record.artifact
     if made is None:
         return None
     size = made.path.stat().st_size if made.path.is_file() else sum(p.stat().st_size for p in made.path.glob("*"))

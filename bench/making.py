@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from bench.errors import ArtifactError, BenchError, InputError
 from bench.files import sha256_file
 from bench.host import package_versions
 from bench.lanes import Lane
+from bench.precision.options import Conversion
 from bench.registry import load_adapter
 from bench.types import Artifact
 
@@ -42,6 +44,7 @@ class Maker:
         limits: Limits,
         store: Store | None = None,
         recording: Path | None = None,
+        options: Conversion | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self._plan = plan
@@ -49,6 +52,7 @@ class Maker:
         self._limits = limits
         self._store = store or Store()
         self._recording = recording
+        self._options = options or Conversion()
         self._progress = progress or (lambda text, done, total: None)
         self._made: dict[tuple[str, str], Artifact | BenchError] = {}
 
@@ -76,6 +80,8 @@ class Maker:
             return self._recorded(precision)
         if precision == "fp32":
             return self._exported() if self._plan.has_module else self._given()
+        if precision == "tf32":  # arithmetic of a run, not of a file
+            return replace(self.artifact("onnx", "fp32"), precision="tf32")
         if precision not in conversion.MADE_HERE:
             raise ArtifactError(f"no conversion makes a {precision} graph; it makes {', '.join(conversion.MADE_HERE)}.")
         return self._converted(self.artifact("onnx", "fp32"), precision)
@@ -148,12 +154,13 @@ class Maker:
         }
         calibration: tuple[Any, ...] = ()
         label = ""
-        if precision in conversion.NEEDS_CALIBRATION:
-            images = self._plan.calibration
-            if images is None or not images.samples:
-                raise ArtifactError(f"{precision} needs calibration images. Type: --calibration NAME or DIR")
+        images = self._plan.calibration
+        if images is not None and images.samples:
             calibration, label = images.samples, self._plan.calibration_label or images.name
             identity["calibration"] = [images.sha256, len(images.samples)]
+        elif precision in conversion.NEEDS_CALIBRATION:
+            raise ArtifactError(f"{precision} needs calibration images. Type: --calibration NAME or DIR")
+        identity["options"] = self._options.identity()
         self._progress(f"make {name}", 0, 0)
         return self._store.obtain(
             kind="onnx",
@@ -168,6 +175,7 @@ class Maker:
                 out=out,
                 calibration=calibration,
                 calibration_name=label,
+                options=self._options,
                 _progress=lambda done, total: self._progress(f"make {name}", done, total),
             ),
         )

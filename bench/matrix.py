@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bench.across.speed import BAND
 from bench.errors import UsageError, did_you_mean
 from bench.lanes import Limits
+from bench.precision.options import Conversion
 from bench.types import PRECISIONS, Cell, FixtureSet, ModelSpec
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class Request:
     max_rounds: int = 60
     openings: int = 4
     """How often every lane is opened anew during the timing."""
+    rebuilds: int = 1
+    """Files that a backend builds of one artefact; the openings of a lane take turns with them."""
+    conversion: Conversion = field(default_factory=Conversion)
     resamples: int = 1000
     """Of the paired bootstrap; 0 measures no intervals."""
     cross_check: str = "one"

@@ -44,7 +44,12 @@ class ModelRun:
         self._deadline = deadline
         self._lanes: dict[str, Lane] = {}
         self._maker = Maker(
-            plan, logs=folder / "logs", limits=request.limits, recording=request.recording, progress=events.progress
+            plan,
+            logs=folder / "logs",
+            limits=request.limits,
+            recording=request.recording,
+            options=request.conversion,
+            progress=events.progress,
         )
         self._samples = plan.fixtures.samples
 
@@ -164,13 +169,16 @@ class ModelRun:
             seed=self._request.seed,
             threads=self._request.threads,
             first=self._samples[0],
+            build=record.opened % self._request.rebuilds,
         )
+        record.opened += 1
         wrong = mismatch(planned.cell, planned.mode, loaded["evidence"])
         if record.evidence is None:
             record.evidence, record.version, record.attestation = loaded["evidence"], loaded["version"], wrong
+            record.prepared = loaded["prepared"]
             record.startup = {
                 "load_s": loaded["load_s"],
-                "build_s": None,
+                "build_s": loaded["build_s"],
                 "first_inference_ms": loaded["first_inference_ms"],
             }
         elif wrong and not record.attestation:  # opened again for the timing

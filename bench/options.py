@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from bench.across.speed import BAND
 from bench.errors import InputError, UsageError, did_you_mean
 from bench.lanes import Limits
 from bench.matrix import DEFAULT_PRECISIONS, Request
+from bench.precision.options import ACTIVATIONS, CALIBRATORS, Conversion
 from bench.registry import load_backend
 from bench.types import PRECISIONS
 from bench.waivers import read_waivers
@@ -26,6 +28,11 @@ HELP = {
     "fixtures": "Fixture set by name, or a folder in COCO or YOLO layout (default: the model's own).",
     "weights": "[MODEL=]PATH of .safetensors, a plain state dict, or an .onnx file as it is; comma separated.",
     "calibration": "Images that int8 is calibrated on: a set or a folder.",
+    "exclude": "Regular expression of nodes (name, output, weight) that lower precisions leave in float; repeatable.",
+    "calibrator": "How int8 ranges are chosen: auto, entropy, percentile or minmax (default: auto, the best by SQNR).",
+    "activations": "Storage of int8 activations: int8 (zero point 0, for every runtime) or uint8 (the same grid).",
+    "tune": "yes: leave activations that cannot take 8 bits in float; no: quantise all that is allowed (default: yes).",
+    "rebuilds": "Engines built per cell; the openings of its timing take turns with them (default: 1).",
     "max_images": "Use only the first N images.",
     "batch": "Batch size.",
     "threads": "Threads of each runtime.",
@@ -148,6 +155,8 @@ def make_request(values: Mapping[str, Any], *, command: str) -> Request:
         rounds=rounds,
         max_rounds=max_rounds,
         openings=_integer(given, "openings", 1) or 4,
+        rebuilds=_integer(given, "rebuilds", 1) or 1,
+        conversion=_conversion(given),
         resamples=_resamples(given),
         cross_check=_choice(given, "cross_check", CROSS_CHECKS, "one"),
         band=_band(given),
@@ -219,6 +228,22 @@ def _choice(given: Mapping[str, Any], name: str, known: Sequence[str], default: 
     if value not in known:
         raise UsageError(f"--{name.replace('_', '-')} {value}: unknown.{did_you_mean(value, known)}")
     return value
+
+
+def _conversion(given: Mapping[str, Any]) -> Conversion:
+    patterns = given.get("exclude", ())
+    patterns = (patterns,) if isinstance(patterns, str) else tuple(map(str, patterns))  # a comma may be in one
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UsageError(f"--exclude {pattern}: no regular expression ({error}).") from None
+    return Conversion(
+        exclude=patterns,
+        calibrator=_choice(given, "calibrator", CALIBRATORS, "auto"),  # type: ignore[arg-type]
+        activations=_choice(given, "activations", ACTIVATIONS, "int8"),  # type: ignore[arg-type]
+        tune=_choice(given, "tune", ("yes", "no"), "yes") == "yes",
+    )
 
 
 def _text(given: Mapping[str, Any], name: str) -> str | None:

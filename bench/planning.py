@@ -148,7 +148,7 @@ def _fixtures(request: Request, spec: ModelSpec, events: Events) -> FixtureSet:
 def _calibration(
     request: Request, spec: ModelSpec, fixtures: FixtureSet, events: Events
 ) -> tuple[FixtureSet | None, str | None]:
-    if "int8" not in request.precisions:
+    if not {"int8", "fp16"} & set(request.precisions):  # fp16: its range is checked on these images
         return None, None
 
     def progress(done: int, total: int) -> None:
@@ -165,8 +165,9 @@ def _calibration(
     own = request.fixtures or spec.default_fixtures
     if own in list_fixtures():
         return resolve(own, split="calibration", progress=progress), f"{own} calibration split"
-    events.note(
-        f"{own} has no calibration split: int8 is calibrated on {OUT_OF_DOMAIN} (out of domain). "
-        "Type: --calibration DIR"
-    )
+    if "int8" in request.precisions:
+        events.note(
+            f"{own} has no calibration split: int8 is calibrated on {OUT_OF_DOMAIN} (out of domain). "
+            "Type: --calibration DIR"
+        )
     return resolve(OUT_OF_DOMAIN, split="calibration", progress=progress), f"{OUT_OF_DOMAIN} (out of domain)"

@@ -18,6 +18,10 @@ class Record:
 
     planned: PlannedCell
     artifact: Artifact | None = None
+    prepared: Artifact | None = None
+    """The file that its backend made of the shared one (an engine), or None when it runs the shared one."""
+    opened: int = 0
+    """How often its lane was opened."""
     evidence: Evidence | None = None
     attestation: str | None = None
     """Why the evidence does not bear out the label."""

@@ -23,6 +23,7 @@ from bench.timing import clock, time_steps
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from bench.precision.options import Conversion
     from bench.timed import TimedBatches
     from bench.types import Adapter, Array, Artifact, Cell, Evidence, Runner, Sample
 
@@ -72,6 +73,7 @@ class Worker:
         out: Path,
         calibration: Sequence[Sample],
         calibration_name: str,
+        options: Conversion,
     ) -> Made:
         """Convert an fp32 ONNX file to ``precision``; int8 calibrates on the given images."""
         from bench import precision as conversion
@@ -86,7 +88,9 @@ class Worker:
                 self._progress(index, len(calibration))
                 yield prepare(model, sample)[0]
 
-        recipe = dict(conversion.make(precision, source, out, feeds=feeds(), float_nodes=model.spec.float_nodes))
+        recipe = dict(
+            conversion.make(precision, source, out, feeds=feeds, float_nodes=model.spec.float_nodes, options=options)
+        )
         if calibration:
             recipe["calibration_set"] = calibration_name
         inputs, outputs = onnxfile.check_against(model.spec, out)
@@ -112,8 +116,12 @@ class Worker:
         seed: int,
         threads: int,
         first: Sample,
+        build: int = 0,
     ) -> dict[str, Any]:
-        """Open the runtime, run it once on the image ``first`` and attest it; times in seconds and milliseconds."""
+        """Open the runtime, run it once on the image ``first`` and attest it; times in seconds and milliseconds.
+
+        ``build`` numbers the file that a backend makes of the shared one (an engine): another number, another file.
+        """
         import cv2
 
         from bench.passes import prepare, stack
@@ -125,15 +133,25 @@ class Worker:
         if artifact.kind == "weights":
             artifact = dataclasses.replace(artifact, build=lambda: model.build(weights, seed))
         start = clock()
-        artifact = runtime.prepare(artifact, cell, Store())
-        self._runner = runtime.open(artifact, cell, threads=threads)
+        prepared = runtime.prepare(artifact, cell, Store(build=build))
+        build_s = clock() - start
+        start = clock()
+        self._runner = runtime.open(prepared, cell, threads=threads)
         load_s = clock() - start
         feeds = stack([prepare(model, first)[0]] * cell.batch)
         start = clock()
         self._runner.run(feeds)
         first_ms = (clock() - start) * 1000.0
         evidence: Evidence = self._runner.attest()
-        return {"load_s": load_s, "first_inference_ms": first_ms, "evidence": evidence, "version": runtime.version()}
+        own_file = prepared.sha256 != artifact.sha256
+        return {
+            "load_s": load_s,
+            "build_s": build_s if own_file else None,
+            "first_inference_ms": first_ms,
+            "evidence": evidence,
+            "version": runtime.version(),
+            "prepared": dataclasses.replace(prepared, build=None) if own_file else None,
+        }
 
     def sample(self, *, samples: Sequence[Sample]) -> list[dict[str, Any]]:
         """Raw outputs of a few images, one dictionary per image, batch axis kept (of length 1)."""

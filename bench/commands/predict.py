@@ -41,7 +41,12 @@ def predict_command(options: Mapping[str, Any], *, out: Path, wrap: bool, record
         if planned.blocked is not None or planned.mode is None:
             raise UsageError(f"{planned.cell}: {planned.blocked[1] if planned.blocked else 'cannot run'}")
         artifact = Maker(
-            plan, logs=logs, limits=request.limits, recording=request.recording, progress=events.progress
+            plan,
+            logs=logs,
+            limits=request.limits,
+            recording=request.recording,
+            options=request.conversion,
+            progress=events.progress,
         ).artifact(planned.artifact_kind, planned.cell.precision)
         with Lane(name=str(planned.cell), log=logs / "predict.log", limits=request.limits) as lane:
             loaded = lane.call(
@@ -88,9 +93,13 @@ def export_command(options: Mapping[str, Any], *, out: Path) -> int:
         raise UsageError("parity export makes one file: one --precision.")
     with tempfile.TemporaryDirectory() as scratch, ConsoleEvents(Console(stderr=True)) as events:
         plan = make_plans(request, logs=Path(scratch), events=events)[0]
-        artifact = Maker(plan, logs=Path(scratch), limits=request.limits, progress=events.progress).artifact(
-            "onnx", request.precisions[0]
-        )
+        artifact = Maker(
+            plan,
+            logs=Path(scratch),
+            limits=request.limits,
+            options=request.conversion,
+            progress=events.progress,
+        ).artifact("onnx", request.precisions[0])
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(artifact.path, out)

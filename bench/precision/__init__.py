@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import Unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    from bench.precision.options import Conversion
     from bench.types import Feeds
 
 MADE_HERE = ("fp16", "int8")
@@ -21,7 +22,13 @@ NEEDS_CALIBRATION = ("int8",)
 
 
 def make(
-    precision: str, source: Path, out: Path, *, feeds: Iterable[Feeds] = (), float_nodes: Sequence[str] = ()
+    precision: str,
+    source: Path,
+    out: Path,
+    *,
+    feeds: Callable[[], Iterable[Feeds]],
+    float_nodes: Sequence[str] = (),
+    options: Conversion | None = None,
 ) -> dict[str, Any]:
     """Convert the fp32 file ``source`` to ``precision``, write it to ``out`` and return the recipe.
 
@@ -29,8 +36,9 @@ def make(
         precision: one of ``MADE_HERE``.
         source: fp32 ONNX file.
         out: file to write.
-        feeds: calibration inputs, B = 1, read once; used by ``NEEDS_CALIBRATION``.
+        feeds: opens the calibration inputs (B = 1) anew at every call, always the same ones in the same order.
         float_nodes: patterns of nodes that int8 leaves in float, see ``graph.float_region``.
+        options: what a person chose; the defaults when None.
 
     Raises:
         Unsupported: a precision without a conversion.
@@ -43,5 +51,5 @@ def make(
     if precision == "int8":
         from bench.precision.int8 import quantize_int8
 
-        return quantize_int8(source, out, feeds=feeds, float_nodes=float_nodes)
+        return quantize_int8(source, out, feeds=feeds(), float_nodes=float_nodes)
     raise Unsupported(f"no conversion makes a {precision} graph; there is one for {', '.join(MADE_HERE)}")
