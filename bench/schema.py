@@ -32,6 +32,9 @@ SCHEMA_NAMES = {
     "baseline/1": "baseline",
     "history/1": "history",
     "preprocess_goldens/1": "preprocess_goldens",
+    "calibration/1": "calibration",
+    "prepared/1": "prepared",
+    "engine/1": "engine",
 }
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
