@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import InputError
+from bench.ids import positions
 
 if TYPE_CHECKING:
     from bench.types import Array, FixtureSet
@@ -117,7 +118,7 @@ class Categories:
 
     def of_ids(self, ids: Array) -> Array | None:
         """``by_id`` of (N,) int64 at once; None when it would refuse one of them."""
-        fine = np.isin(ids, np.array(self._ids, np.int64))
+        fine = positions(np.array(self._ids, np.int64), ids) >= 0
         if not self._named:
             fine |= (ids > 0) & (ids <= _LARGEST_ID)
         return ids if bool(fine.all()) else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.errors import InputError, did_you_mean
+from bench.ids import positions
 
 if TYPE_CHECKING:
     from bench.types import Array, FixtureSet, Sample
@@ -42,13 +43,10 @@ class ImageIndex:
 
     def rows(self, image_ids: Array) -> Array | None:
         """Index into the set's samples of (N,) int64 image ids; None when one of them is not in the set."""
-        if not self._samples:
-            return None if len(image_ids) else np.zeros(0, np.int64)
         known = np.array([sample.image_id for sample in self._samples], np.int64)
         order = np.argsort(known, kind="stable")
-        at = np.minimum(np.searchsorted(known, image_ids, sorter=order), len(known) - 1)
-        found = order[at]
-        return found if bool((known[found] == image_ids).all()) else None
+        at = positions(known[order], image_ids)
+        return order[at] if bool((at >= 0).all()) else None
 
     def find(self, image: str | int) -> Sample:
         """Return the sample that ``image`` names; InputError without a place when there is none or more than one."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.errors import InputError
+from bench.ids import positions
 from bench.scoring.protocol import AREAS_PX2, PROTOCOLS, THRESHOLDS
 from bench.scoring.threads import side_by_side
 
@@ -50,13 +51,13 @@ class AreaTable:
 
 def match_tables(truth: Truth, detections: Detections, most: int) -> dict[str, AreaTable]:
     """Match the ``most`` best detections per image and class, in every area range of the task."""
-    from bench.scoring.kernels import assign, counting_order
+    from bench.scoring.kernels import assign, counting_order, descending_order
 
     image, category, rows = _place(truth, detections)
     images, categories = len(truth.image_ids), len(truth.category_ids)
     rows = counting_order(rows, image, images)
     # equal scores keep the order of images, then of rows
-    rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
+    rows = descending_order(rows, detections.scores)
     by_score = counting_order(rows, category, categories)
     by_image = counting_order(counting_order(rows, image, images), category, categories)
 
@@ -121,13 +122,16 @@ def _runs(key: Array) -> tuple[Array, Array]:
 
 def _place(truth: Truth, detections: Detections) -> tuple[Array, Array, Array]:
     """Index of image and category of each detection, and the rows that are scored."""
-    columns = [("image_id", detections.image_ids, truth.image_ids)]
+    image = positions(truth.image_ids, detections.image_ids)
+    category = positions(truth.category_ids, detections.category_ids)
+    columns = [("image_id", detections.image_ids, truth.image_ids, image)]
     if truth.named_categories:
         # a set without names shows only the classes it uses; a detection of another one belongs to a class without
         # ground truth, which enters no mean
-        columns.append(("category_id", detections.category_ids, truth.all_category_ids))
-    for field, column, known in columns:
-        unknown = ~np.isin(column, known)
+        listed_at = positions(truth.all_category_ids, detections.category_ids)
+        columns.append(("category_id", detections.category_ids, truth.all_category_ids, listed_at))
+    for field, column, known, found in columns:
+        unknown = found < 0
         if unknown.any():
             row = int(np.argmax(unknown))
             listed = f"{known[0]} to {known[-1]}" if len(known) else "- to -"
@@ -135,10 +139,7 @@ def _place(truth: Truth, detections: Detections) -> tuple[Array, Array, Array]:
                 f"detection {row}: {field} {column[row]} is not in fixture set '{truth.name}' "
                 f"({len(known)} known, {listed}); score against the set that the detections were made for"
             )
-    image = np.searchsorted(truth.image_ids, detections.image_ids).astype(np.int32)
-    category = np.searchsorted(truth.category_ids, detections.category_ids).astype(np.int32)
-    scored = np.flatnonzero(np.isin(detections.category_ids, truth.category_ids))
-    return image, category, scored
+    return image, category, np.flatnonzero(category >= 0)
 
 
 def _portions(groups: Array) -> Iterator[tuple[Array, Array, int]]:

@@ -87,12 +87,12 @@ def find_fault(boxes_xywh: Array, scores: Array, keypoints_xyv: Array | None = N
     Returns:
         Row and problem, or None when all rows can be scored.
     """
-    values = np.concatenate((scores[:, None], boxes_xywh), axis=1)
     # written so that NaN loses: it compares false
+    if np.isfinite(scores).all() and np.isfinite(boxes_xywh).all() and (boxes_xywh[:, 2:] >= 0).all():
+        return None if keypoints_xyv is None else _find_keypoint_fault(keypoints_xyv)
+    values = np.concatenate((scores[:, None], boxes_xywh), axis=1)
     good = np.isfinite(values)
     good[:, 3:] &= values[:, 3:] >= 0
-    if good.all():
-        return None if keypoints_xyv is None else _find_keypoint_fault(keypoints_xyv)
     row, column = (int(i) for i in np.argwhere(~good)[0])
     field = ("score", "bbox x", "bbox y", "bbox width", "bbox height")[column]
     value = values[row, column]
