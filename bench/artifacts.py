@@ -88,6 +88,22 @@ class Store:
                 "Free space, or move it with PARITY_CACHE=DIR."
             ) from error
 
+    def folder(self, kind: str, identity: Mapping[str, Any]) -> Path:
+        """Return a folder that a runtime fills itself (a cache of engines), keyed as artefacts are; made when absent.
+
+        Raises:
+            InputError: the store cannot be written.
+        """
+        key = key_of({"kind": kind, **identity, **self._build})
+        folder = self.root.with_name(kind) / key[:2] / key
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{folder.parent}: cannot be written ({error.strerror}). Free space, or move it with PARITY_CACHE=DIR."
+            ) from error
+        return folder
+
     def _read(self, folder: Path, kind: str, file_name: str) -> Artifact | None:
         """Return the stored artefact, or None when there is none or its file does not have the recorded hash."""
         record, path = folder / RECORD, folder / file_name

@@ -15,6 +15,7 @@ _PACKAGES = (
     "torch",
     "onnx",
     "onnxruntime",
+    "onnxruntime-gpu",
     "openvino",
     "tensorrt",
     "numpy",

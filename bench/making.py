@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bench.matrix import ModelPlan
 
 OPSET = 17
-_TOOLS = ("torch", "onnx", "onnxruntime", "onnxscript")
+_TOOLS = ("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript")
 
 
 class Maker:

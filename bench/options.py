@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HELP = {
     "models": "Models, comma separated (default: those with shipped weights).",
     "backends": "Backends, comma separated (default: those this host can run).",
-    "devices": "Devices, comma separated: cpu, cuda:0 (default: cpu).",
+    "devices": "Devices, comma separated: cpu, cuda:0, tensorrt:0 (of onnxrt) (default: cpu).",
     "precisions": "Precisions, comma separated: fp64 fp32 tf32 fp16 bf16 int8 (default: fp32,fp16,int8).",
     "fixtures": "Fixture set by name, or a folder in COCO or YOLO layout (default: the model's own).",
     "weights": "[MODEL=]PATH of .safetensors, a plain state dict, or an .onnx file as it is; comma separated.",

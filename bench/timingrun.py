@@ -212,7 +212,8 @@ class TimingRun:
 
     def _gpu(self, live: list[Record]) -> Gpu | None:
         """The GPU that is timed, when one is and NVML can be read."""
-        index = next((r.cell.device.partition(":")[2] or "0" for r in live if r.cell.device.startswith("cuda")), None)
+        timed = [r.cell.device.partition(":") for r in live]
+        index = next((number or "0" for kind, _, number in timed if kind in ("cuda", "tensorrt")), None)
         if index is None:
             return None
         try:

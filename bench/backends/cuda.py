@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 
 
-def problem() -> str | None:
-    """Return why CUDA cannot be used on this host, or None when a driver initialises and sees a GPU."""
+def problem(number: int = 0) -> str | None:
+    """Return why GPU ``number`` cannot be used on this host, or None when a driver initialises and sees it."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -18,12 +18,14 @@ def problem() -> str | None:
     status = driver.cuDeviceGetCount(ctypes.byref(count))
     if status != 0 or count.value == 0:
         return f"the CUDA driver of this host sees no GPU (cuDeviceGetCount returned {status}, {count.value} devices)"
+    if number >= count.value:
+        return f"this host has no GPU {number}: the CUDA driver sees {count.value}, counted from 0"
     return None
 
 
-def index(device: str) -> int | None:
-    """``cuda`` -> 0, ``cuda:1`` -> 1, anything else None."""
+def index(device: str, *, kind: str = "cuda") -> int | None:
+    """``cuda`` -> 0, ``cuda:1`` -> 1, anything else None; ``kind`` is the word before the colon."""
     word, _, number = device.partition(":")
-    if word != "cuda" or not (number.isdigit() or device == "cuda"):
+    if word != kind or not ((number.isdecimal() and number.isascii()) or device == kind):
         return None
     return int(number or 0)

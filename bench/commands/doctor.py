@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from bench.probe import BackendFacts
 
-DEVICES = ("cpu", "cuda:0")
+DEVICES = ("cpu", "cuda:0", "tensorrt:0")
 _FLAGS = {
     "int8": ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"),
     "bf16": ("avx512_bf16", "amx_bf16", "bf16"),

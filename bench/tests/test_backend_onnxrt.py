@@ -143,7 +143,7 @@ def test_cuda_is_unavailable_without_its_provider_and_never_becomes_the_cpu(arti
 
 def test_a_provider_that_is_listed_but_has_no_driver_is_unavailable(monkeypatch):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(cuda, "problem", lambda: "this host has no CUDA driver (libcuda.so.1)")
+    monkeypatch.setattr(cuda, "problem", lambda number=0: "this host has no CUDA driver (libcuda.so.1)")
     with pytest.raises(Unavailable, match=r"onnxrt:cuda: this host has no CUDA driver"):
         backend.require("cuda", "fp32")
 
