@@ -10,6 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bench.artifacts import Store
+from bench.attest import mismatch
 from bench.errors import ArtifactError, ContractError, Unavailable, Unsupported
 from bench.options import split
 from bench.registry import backend_names, load_backend
@@ -32,26 +34,48 @@ def backend(request):
 
 
 @pytest.fixture
-def runnable(backend, request):
-    """The backend, on a host that has it; a required one that is missing fails."""
+def device(backend, request):
+    """The first of --devices (default: cpu) that the backend runs on here; a required backend without one fails."""
     required = [load_backend(b).name for b in split(getattr(request.config.option, "parity_require_backends", None))]
-    try:
-        backend.require("cpu", "fp32")
-    except (Unavailable, Unsupported) as error:
-        if backend.name in required:
-            pytest.fail(f"required by --require-backends: {error}", pytrace=False)
-        pytest.skip(str(error))
+    reasons = []
+    for asked in split(getattr(request.config.option, "parity_devices", None)) or ("cpu",):
+        try:
+            backend.require(asked, "fp32")
+        except (Unavailable, Unsupported) as error:
+            reasons.append(str(error))
+        else:
+            return asked
+    if backend.name in required:
+        pytest.fail(f"required by --require-backends: {reasons[0]}", pytrace=False)
+    pytest.skip(reasons[0])
+
+
+@pytest.fixture
+def runnable(backend, device):
+    """The backend, on a host that has it."""
     return backend
 
 
 @pytest.fixture
-def artifact(runnable, tmp_path):
-    return contract_artifact(runnable.artifact_kind, tmp_path)
+def opened_as(runnable, device):
+    """The cell under which the network is opened; an engine must take batches up to the largest below."""
+    return contract_cell(runnable.name, device=device, batch=4)
 
 
 @pytest.fixture
-def runner(runnable, artifact):
-    with runnable.open(artifact, contract_cell(runnable.name), threads=1) as opened:
+def artifact(runnable, opened_as, tmp_path):
+    return made(runnable, opened_as, tmp_path)
+
+
+def made(backend, cell, folder, **options):
+    """The network as the file that the backend opens; an engine is built from the ONNX file."""
+    kind = "onnx" if backend.artifact_kind == "engine" else backend.artifact_kind
+    return backend.prepare(contract_artifact(kind, folder, **options), cell, Store(folder / "store"))
+
+
+@pytest.fixture
+def runner(runnable, artifact, opened_as):
+    with runnable.open(artifact, opened_as, threads=1) as opened:
         yield opened
 
 
@@ -66,7 +90,7 @@ def test_a_precision_that_is_not_declared_is_unsupported_with_a_reason(backend):
             backend.require("cpu", precision)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+@pytest.mark.parametrize("device", ["cpu", "cuda:0", "tensorrt:0"])
 def test_every_declared_precision_is_native_or_emulated_or_says_why_not(backend, device):
     for precision in backend.precisions:
         try:
@@ -162,10 +186,11 @@ def test_wrong_feeds_are_refused_by_name_before_the_runtime_sees_them(runner, wr
         runner.bind(feeds)
 
 
-def test_a_static_batch_refuses_another_batch(runnable, tmp_path):
-    artifact = contract_artifact(runnable.artifact_kind, tmp_path, batch=1)
+def test_a_static_batch_refuses_another_batch(runnable, device, tmp_path):
+    cell = contract_cell(runnable.name, device=device)
+    artifact = made(runnable, cell, tmp_path, batch=1)
     assert artifact.static_batch == 1
-    with runnable.open(artifact, contract_cell(runnable.name), threads=1) as runner:
+    with runnable.open(artifact, cell, threads=1) as runner:
         assert runner.run(contract_feeds(4) | {"images": contract_feeds(4)["images"][:1]})["means"].shape == (1, 4)
         with pytest.raises(ContractError, match=r"got float32 \(4, 3, 8, 8\). This artefact fixes the batch at 1"):
             runner.run(contract_feeds(4))
@@ -231,10 +256,10 @@ def assert_equal_outputs(got, expected):
         np.testing.assert_array_equal(got[name], value)
 
 
-def test_the_evidence_names_precision_and_device_in_plain_values(runner):
+def test_the_evidence_names_precision_and_device_in_plain_values(runner, opened_as):
     evidence = runner.attest()
     assert (evidence.precision, evidence.emulated) == ("fp32", False)
-    assert "cpu" in evidence.provider.lower()
+    assert mismatch(opened_as, "native", evidence) is None
     json.dumps(evidence.details, allow_nan=False)
 
 
@@ -244,14 +269,14 @@ def test_the_version_names_the_runtime_and_a_number(runnable):
     assert number[0].isdigit()
 
 
-def test_closing_twice_is_harmless(runnable, artifact):
-    runner = runnable.open(artifact, contract_cell(runnable.name), threads=1)
+def test_closing_twice_is_harmless(runnable, artifact, opened_as):
+    runner = runnable.open(artifact, opened_as, threads=1)
     runner.close()
     runner.close()
 
 
-def test_use_after_close_is_refused(runnable, artifact):
-    runner = runnable.open(artifact, contract_cell(runnable.name), threads=1)
+def test_use_after_close_is_refused(runnable, artifact, opened_as):
+    runner = runnable.open(artifact, opened_as, threads=1)
     feeds = contract_feeds(4)
     step = runner.bind(feeds).step if runnable.measures_speed else None
     with runner:
@@ -262,24 +287,26 @@ def test_use_after_close_is_refused(runnable, artifact):
                 use()
 
 
-def test_a_truncated_file_is_an_artefact_error_that_names_it(runnable, artifact, tmp_path):
+def test_a_truncated_file_is_an_artefact_error_that_names_it(runnable, artifact, opened_as, tmp_path):
     if runnable.artifact_kind != "onnx":
         pytest.skip(f"{runnable.name} reads {runnable.artifact_kind}; the adapter or the recording checks them")
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(artifact.path.read_bytes()[:-40])
     with pytest.raises(ArtifactError, match=r"damaged\.onnx"):
-        runnable.open(replace(artifact, path=damaged), contract_cell(runnable.name), threads=1)
+        runnable.open(replace(artifact, path=damaged), opened_as, threads=1)
 
 
-def test_a_file_with_other_tensors_than_declared_is_refused_on_opening(runnable, artifact):
+def test_a_file_with_other_tensors_than_declared_is_refused_on_opening(runnable, artifact, opened_as):
     if runnable.artifact_kind != "onnx":
         pytest.skip(f"{runnable.name} reads {runnable.artifact_kind}, which name no tensors")
     renamed = replace(artifact, inputs=(replace(artifact.inputs[0], name="pixels"),))
     with pytest.raises(ArtifactError, match="has no input 'pixels'; it has images float32"):
-        runnable.open(renamed, contract_cell(runnable.name), threads=1)
+        runnable.open(renamed, opened_as, threads=1)
 
 
-def test_an_idle_runner_does_not_burn_the_processor(runnable, tmp_path):
+def test_an_idle_runner_does_not_burn_the_processor(runnable, device, tmp_path):
+    if device != "cpu":
+        pytest.skip(f"{device}: the threads of a runtime are measured on the CPU")
     if not runnable.measures_speed:
         pytest.skip(f"{runnable.name} has no runtime that could spin")
     script = (
