@@ -481,3 +481,107 @@ def clean(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] 
     from bench.commands.listing import clean_command
 
     raise typer.Exit(clean_command(ask=not yes))
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="Registered model, or PATH.py of an adapter.")],
+    out: Annotated[Path, typer.Option("--out", "--output", metavar="FILE", help="calibration.json to write.")],
+    fixtures: Annotated[
+        Text, typer.Option("--fixtures", "--dataset", help="Set whose calibration split is read, or a folder.")
+    ] = None,
+    images: Annotated[int, typer.Option("--images", metavar="N", min=1, help="Images, chosen by the seed.")] = 100,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Seed of the choice.")] = 0,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", "--checkpoint", help="Weights (default: those that ship with it).")
+    ] = None,
+    onnx: Annotated[Path | None, typer.Option("--onnx", metavar="FILE", help="fp32 ONNX file as it is.")] = None,
+    calibrator: Annotated[
+        str, typer.Option("--calibrator", metavar="NAME", help="entropy, percentile or minmax.")
+    ] = "entropy",
+    evaluation: Annotated[
+        list[str] | None,
+        typer.Option("--evaluation", metavar="SET", help="Another set whose val images are refused; repeatable."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Take evaluation images too; the file says so.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure the ranges of a model's activations on calibration images; the images of the evaluation are refused."""
+    from bench.commands.calibrate import calibrate_command
+
+    raise typer.Exit(
+        calibrate_command(
+            model,
+            out=out,
+            fixtures=fixtures,
+            images=images,
+            seed=seed,
+            weights=weights,
+            onnx=onnx,
+            calibrator=calibrator,
+            evaluation=evaluation or [],
+            force=force,
+            quiet=quiet,
+        )
+    )
+
+
+calibration_cache = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Read, write and migrate TensorRT's INT8 calibration caches."
+)
+app.add_typer(calibration_cache, name="calibration-cache")
+
+
+@calibration_cache.command("read")
+def calibration_cache_read(
+    cache: Annotated[Path, typer.Argument(help="Calibration cache.")], json: Json = False
+) -> None:
+    """Check a cache and print what it holds; every malformed line is named."""
+    from bench.commands.calibration_cache import read_command
+
+    raise typer.Exit(read_command(cache, as_json=json))
+
+
+@calibration_cache.command("write")
+def calibration_cache_write(
+    out: Annotated[Path, typer.Option("--out", "--output", metavar="FILE", help="Cache to write.")],
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", metavar="FILE", help="calibration.json (parity calibrate).")
+    ] = None,
+    onnx: Annotated[
+        Path | None, typer.Option("--onnx", metavar="FILE", help="Instead: an int8 file with Q/DQ nodes.")
+    ] = None,
+    tensorrt: Annotated[
+        str, typer.Option("--tensorrt", metavar="DIGITS", help="TensorRT version of the header.")
+    ] = "8601",
+    algorithm: Annotated[
+        str,
+        typer.Option(
+            "--algorithm", metavar="NAME", help="Calibrator class that will read it; the ranges may be of another."
+        ),
+    ] = "EntropyCalibration2",
+) -> None:
+    """Write a cache from our ranges, or from the scales of a Q/DQ graph."""
+    from bench.commands.calibration_cache import write_command
+
+    raise typer.Exit(write_command(out, calibration=calibration, onnx=onnx, tensorrt=tensorrt, algorithm=algorithm))
+
+
+@calibration_cache.command("migrate")
+def calibration_cache_migrate(
+    cache: Annotated[Path, typer.Option("--cache", metavar="FILE", help="Cache of the old engine.")],
+    onnx: Annotated[Path, typer.Option("--onnx", metavar="FILE", help="fp32 ONNX file of the same network.")],
+    out: Annotated[Path, typer.Option("--out", "--output", metavar="FILE", help="Q/DQ ONNX file to write.")],
+    names: Annotated[
+        Path | None, typer.Option("--names", metavar="MAP", help="JSON or TOML: name in the cache -> tensor.")
+    ] = None,
+    min_coverage: Annotated[
+        float,
+        typer.Option("--min-coverage", metavar="SHARE", help="Refuse when fewer of the needed tensors have a scale."),
+    ] = 0.5,
+    json: Json = False,
+) -> None:
+    """Put the scales of an old cache onto an ONNX graph as Q/DQ nodes, without any image."""
+    from bench.commands.calibration_cache import migrate_command
+
+    raise typer.Exit(migrate_command(cache, onnx, out=out, names=names, min_coverage=min_coverage, as_json=json))

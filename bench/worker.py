@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.artifacts import Made, Store
-from bench.errors import BenchError, ContractError, Unavailable, Unsupported
+from bench.errors import ArtifactError, BenchError, ContractError, Unavailable, Unsupported
 from bench.timing import clock, time_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from bench.precision.calibration import TensorRange
     from bench.precision.options import Conversion
     from bench.timed import TimedBatches
     from bench.types import Adapter, Array, Artifact, Cell, Evidence, Runner, Sample
@@ -96,6 +97,34 @@ class Worker:
         inputs, outputs = onnxfile.check_against(model.spec, out)
         gate.accept(out, example_feeds(inputs))
         return Made(inputs=inputs, outputs=outputs, recipe=recipe)
+
+    def calibrate(
+        self, *, adapter: str, source: Path, samples: Sequence[Sample], method: str
+    ) -> tuple[int, str, dict[str, TensorRange]]:
+        """Number of images, hash of their tensors, and the range of every float activation of ``source``."""
+        from bench.passes import prepare
+        from bench.precision import onnxfile
+        from bench.precision.collect import collect
+        from bench.registry import load_adapter
+
+        model = load_adapter(adapter)
+        onnxfile.check_against(model.spec, source)
+        reading = ""
+
+        def feeds() -> Iterator[Mapping[str, Array]]:
+            nonlocal reading
+            for sample in samples:
+                reading = sample.path.name
+                yield prepare(model, sample)[0]
+
+        def progress(done: int, total: int) -> None:
+            self._progress(done, total or 2 * len(samples))  # two passes, unless the graph is large
+
+        try:
+            found = collect(source, feeds, progress=progress)
+        except ArtifactError as error:
+            raise ArtifactError(f"{reading}: {error}" if reading else str(error)) from error
+        return found.images, found.images_sha256, found.ranges(method)
 
     def inspect(self, *, adapter: str, path: Path) -> Made:
         """Check a given ONNX file against the model's spec."""

@@ -203,7 +203,7 @@ class _Limits:
             for operator in self._OPERATORS:
                 result = f"parity:{index}:{operator}"  # own names: those of the graph are free text
                 kind = TensorProto.INT64 if operator == "Size" else TensorProto.FLOAT
-                options = {} if operator == "Size" else {"keepdims": 0}
+                options: dict[str, Any] = {} if operator == "Size" else {"keepdims": 0}
                 nodes.append(helper.make_node(operator, [name], [result], **options))
                 outputs.append(helper.make_tensor_value_info(result, kind, []))
         self._session = _session(model, outputs, nodes)
@@ -220,7 +220,7 @@ class _Limits:
     def add(self, feed: Feeds, number: int) -> None:
         """Read image ``number`` (from 1)."""
         low, high, total, size = np.array(_run(self._session, feed, number), np.float64).reshape(-1, 4).T
-        for index in np.flatnonzero(~(np.isfinite(low) & np.isfinite(high) & np.isfinite(total))):
+        for index in map(int, np.flatnonzero(~(np.isfinite(low) & np.isfinite(high) & np.isfinite(total)))):
             low[index], high[index] = self._checked(self._names[index], feed, number)
         self.low = np.minimum(self.low, low.astype(np.float32))
         self.high = np.maximum(self.high, high.astype(np.float32))
