@@ -413,6 +413,74 @@ def export(
     raise typer.Exit(export_command(options, out=out))
 
 
+@app.command("build-engine")
+def build_engine(
+    model: Annotated[Text, typer.Argument(help="Registered model, or PATH.py of an adapter; or give --onnx.")] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "--output", metavar="FILE", help="Engine to write; FILE.json beside it.")
+    ] = Path("model.engine"),
+    onnx: Annotated[Path | None, typer.Option("--onnx", metavar="FILE", help="Build from this file.")] = None,
+    precision: Annotated[Text, typer.Option("--precision", help="fp32, tf32, fp16, bf16 or int8.")] = None,
+    weights: Weights = None,
+    fixtures: Fixtures = None,
+    calibration: Calibration = None,
+    rebuilds: Annotated[int, typer.Option("--rebuilds", metavar="K", help="Build K engines and compare them.")] = 1,
+    tf32: Annotated[bool | None, typer.Option("--tf32/--no-tf32", help="Allow TF32 (default: for tf32 only).")] = None,
+    batch: Annotated[Text, typer.Option("--batch", metavar="MIN,OPT,MAX", help="Limits of a dynamic batch.")] = None,
+    workspace_mb: Annotated[
+        int | None, typer.Option("--workspace-mb", metavar="N", help="MiB of scratch memory.")
+    ] = None,
+    optimization_level: Annotated[int, typer.Option("--optimization-level", metavar="N", help="0 to 5.")] = 3,
+    strict_nans: Annotated[bool, typer.Option("--strict-nans", help="Forbid rewrites that ignore NaN.")] = False,
+    timing_cache: Annotated[
+        Path | None, typer.Option("--timing-cache", metavar="DIR", help="Folder of timing caches.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", metavar="FILE", help="INT8 calibration cache (TensorRT 10, fp32 file).")
+    ] = None,
+    any_cache_version: Annotated[
+        bool, typer.Option("--any-cache-version", help="Accept a calibration cache of another TensorRT.")
+    ] = False,
+    legacy_precision: Annotated[
+        Text, typer.Option("--legacy-precision", metavar="P", help="Builder flag fp16, bf16 or int8 (TensorRT 10).")
+    ] = None,
+    device: Annotated[int, typer.Option("--device", metavar="N", help="GPU, counted as CUDA does.")] = 0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Build a TensorRT engine, say what its layers really compute in, and how much builds differ."""
+    from bench.commands.build_engine import build_engine_command
+    from bench.trt.options import BuildOptions, tf32_from
+    from bench.trt.target import batches_from
+
+    build = BuildOptions(
+        tf32=tf32_from(precision, tf32),
+        batches=batches_from(batch),
+        workspace_mb=workspace_mb,
+        optimization_level=optimization_level,
+        strict_nans=strict_nans,
+        timing_cache=timing_cache,
+        legacy_precision=legacy_precision or ("int8" if cache else None),
+        calibration_cache=cache,
+        any_cache_version=any_cache_version,
+    )
+    options = {"models": model, "weights": weights or None, "fixtures": fixtures, "calibration": calibration}
+    raise typer.Exit(
+        build_engine_command(
+            options,
+            build,
+            model=model,
+            onnx=onnx,
+            precision=precision,
+            out=out,
+            rebuilds=rebuilds,
+            device=device,
+            quiet=quiet,
+            as_json=json,
+        )
+    )
+
+
 @app.command()
 def train(
     model: Annotated[str, typer.Argument(help="Registered model, or PATH.py of an adapter.")],
@@ -497,8 +565,8 @@ def calibrate(
     ] = None,
     onnx: Annotated[Path | None, typer.Option("--onnx", metavar="FILE", help="fp32 ONNX file as it is.")] = None,
     calibrator: Annotated[
-        str, typer.Option("--calibrator", metavar="NAME", help="entropy, percentile or minmax.")
-    ] = "entropy",
+        str, typer.Option("--calibrator", metavar="NAME", help="percentile (99.999), entropy or minmax.")
+    ] = "percentile",
     evaluation: Annotated[
         list[str] | None,
         typer.Option("--evaluation", metavar="SET", help="Another set whose val images are refused; repeatable."),
@@ -579,9 +647,92 @@ def calibration_cache_migrate(
         float,
         typer.Option("--min-coverage", metavar="SHARE", help="Refuse when fewer of the needed tensors have a scale."),
     ] = 0.5,
+    exclude: Exclude = None,
     json: Json = False,
 ) -> None:
     """Put the scales of an old cache onto an ONNX graph as Q/DQ nodes, without any image."""
     from bench.commands.calibration_cache import migrate_command
 
-    raise typer.Exit(migrate_command(cache, onnx, out=out, names=names, min_coverage=min_coverage, as_json=json))
+    raise typer.Exit(
+        migrate_command(
+            cache, onnx, out=out, names=names, exclude=exclude or [], min_coverage=min_coverage, as_json=json
+        )
+    )
+
+
+@app.command()
+def prepare(
+    model: Annotated[str, typer.Argument(help="Registered model, or PATH.py of an adapter.")],
+    out: Annotated[Path, typer.Option("--out", "--output", metavar="DIR", help="Folder to fill.")] = Path("prepared"),
+    model_variant: Annotated[
+        Text, typer.Option("--model-variant", metavar="V", help="A registered variant of the model.")
+    ] = None,
+    weights: Weights = None,
+    fixtures: Fixtures = None,
+    calibration: Annotated[
+        Text,
+        typer.Option(
+            "--calibration",
+            metavar="SET|DIR",
+            help="Calibration images: a set, a folder, or coco-train2017 to fetch (default: the fixture set's own split).",
+        ),
+    ] = None,
+    calibration_images: Annotated[
+        int | None, typer.Option("--calibration-images", metavar="N", help="How many (default: 100, or all there are).")
+    ] = None,
+    calibration_list: Annotated[
+        Path | None,
+        typer.Option("--calibration-list", metavar="FILE", help="Names to choose from: COCO json, or a name per line."),
+    ] = None,
+    seed: Annotated[Text, typer.Option("--seed", metavar="S", help="Seed of the choice of images.")] = None,
+    exclude: Exclude = None,
+    calibrator: Calibrator = None,
+    tune: Tune = None,
+    cache_version: Annotated[
+        str, typer.Option("--cache-version", metavar="DIGITS", help="TensorRT version in the header of the cache.")
+    ] = "101601",
+    hf_repo: Annotated[
+        Text, typer.Option("--hf-repo", metavar="ORG/NAME", help="Publish there; token: HF_TOKEN.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, touch nothing.")] = False,
+    skip_export: Annotated[bool, typer.Option("--skip-export", help="Take model.onnx in --out as it is.")] = False,
+    skip_calibration_download: Annotated[
+        bool, typer.Option("--skip-calibration-download", help="Use the images that are there, fetch none.")
+    ] = False,
+    skip_upload: Annotated[bool, typer.Option("--skip-upload", help="Publish nothing.")] = False,
+    allow_evaluation_images: Annotated[
+        bool,
+        typer.Option("--allow-evaluation-images", help="Calibrate on images of the evaluation set; the files say so."),
+    ] = False,
+    lane_timeout: Annotated[Text, typer.Option("--lane-timeout", metavar="S", help=HELP["lane_timeout"])] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Export, calibrate, quantise and describe a model in one folder for TensorRT users, and publish it."""
+    from bench.commands.prepare import Flags, prepare_command
+
+    options = {
+        "weights": weights or None,
+        "fixtures": fixtures,
+        "calibration": calibration,
+        "seed": seed,
+        "exclude": exclude or None,
+        "calibrator": calibrator,
+        "tune": tune,
+        "lane_timeout": lane_timeout,
+    }
+    flags = Flags(
+        variant=model_variant,
+        images=calibration_images,
+        listed=calibration_list,
+        repo=hf_repo,
+        cache_version=cache_version,
+        dry_run=dry_run,
+        skip_export=skip_export,
+        skip_download=skip_calibration_download,
+        skip_upload=skip_upload,
+        allow_evaluation=allow_evaluation_images,
+        quiet=quiet,
+        as_json=json,
+    )
+    raise typer.Exit(prepare_command(model, options, out=out, flags=flags))
