@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,31 +11,49 @@ import numpy as np
 from bench.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from bench.types import Array, Feeds
 
-    from bench.types import Feeds
+_NO_KERNEL = "NOT_IMPLEMENTED"
 
 
-def accept(path: Path, reference_inputs: Feeds) -> None:
-    """Pass a file that is valid ONNX, loads in onnxruntime on the CPU and gives finite float32 outputs.
+def accept(path: Path, reference_inputs: Feeds) -> dict[str, Any]:
+    """Pass a file that is valid ONNX, loads in onnxruntime on the CPU and gives finite outputs.
+
+    A bf16 graph that onnxruntime has no kernels for is widened and run in that form, see ``widen.py``.
+
+    Args:
+        path: ONNX file.
+        reference_inputs: what it is run on.
+
+    Returns:
+        What was checked and what ran, and why TensorRT would refuse the file, for its recipe.
 
     Raises:
         ArtifactError: names the check that failed and the reason.
     """
+    from bench.precision.lint import lint
+
     _check_model(path)
-    session = load_session(path)
-    wrong = [
-        v for v in (*session.get_inputs(), *session.get_outputs()) if v.type in ("tensor(float16)", "tensor(double)")
-    ]
-    if wrong:
-        raise ArtifactError(
-            f"{path}: {', '.join(f'{v.name!r} is {v.type}' for v in wrong)}; inputs and outputs stay float32, so that "
-            "every precision gets the same feeds"
-        )
+    _check_ends(path)
+    session, ran = _session_of(path)
     for name, value in _run(session, path, reference_inputs).items():
         bad = int(value.size - np.isfinite(value).sum()) if np.issubdtype(value.dtype, np.floating) else 0
         if bad:
             raise ArtifactError(f"{path}: output {name!r} holds {bad} non-finite of {value.size} values on the example")
+    return {
+        "passed": ["onnx.checker, full", "topological order", "strict shape and type inference with data propagation",
+                   "float32 inputs and outputs", "loads", "runs", "finite outputs"],
+        "ran_as": ran,
+        "refused_by_trt": lint(path, runtime="trt"),
+    }  # fmt: skip
+
+
+def example(path: Path) -> dict[str, Array]:
+    """Zeros for every input of the file; symbolic axes become 1."""
+    from bench.precision.onnxfile import inspect
+
+    inputs, _ = inspect(path)
+    return {t.name: np.zeros([d if isinstance(d, int) else 1 for d in t.shape], t.dtype) for t in inputs}
 
 
 def _check_model(path: Path) -> None:
@@ -43,10 +63,61 @@ def _check_model(path: Path) -> None:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ArtifactError(f"{path}: the ONNX checker refuses it: {first_line(error)}") from error
+    try:  # the checker infers too, but neither strictly nor with the values of shapes
+        onnx.shape_inference.infer_shapes(onnx.load(str(path)), check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError) as error:
+        raise ArtifactError(f"{path}: strict shape inference refuses it: {first_line(error)}") from error
 
 
-def load_session(path: Path, *, optimised: Path | None = None) -> Any:
-    """Load ``path`` in onnxruntime on the CPU; ``optimised`` gets the graph after its portable optimisations.
+def _check_ends(path: Path) -> None:
+    import onnx
+    from onnx import TensorProto
+
+    refused = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16", TensorProto.DOUBLE: "double"}
+    graph = onnx.load(str(path), load_external_data=False).graph
+    ends = [(v.name, v.type.tensor_type.elem_type) for v in (*graph.input, *graph.output)]
+    wrong = [f"{name!r} is tensor({refused[number]})" for name, number in ends if number in refused]
+    if wrong:
+        raise ArtifactError(
+            f"{path}: {', '.join(wrong)}; inputs and outputs stay float32, so that every precision gets the same feeds"
+        )
+
+
+def _session_of(path: Path) -> tuple[Any, str]:
+    """Session, and what it runs in words: the file itself, or the widened form of a bf16 graph."""
+    import onnxruntime
+
+    runtime = f"onnxruntime {onnxruntime.__version__} on the CPU"
+    try:
+        return load_session(path), f"itself, {runtime}"
+    except ArtifactError as error:
+        if _NO_KERNEL not in str(error) or not _has_bf16(path):
+            raise
+    from bench.precision.widen import widen
+
+    with tempfile.TemporaryDirectory(prefix="parity-gate-") as scratch:
+        wide = Path(scratch) / "widened.onnx"
+        widen(path, wide)
+        return load_session(wide), f"widened to float32 with bf16 roundings ({runtime} has no bf16 convolution)"
+
+
+def _has_bf16(path: Path) -> bool:
+    import onnx
+    from onnx import TensorProto
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    return any(tensor.data_type == TensorProto.BFLOAT16 for tensor in graph.initializer) or any(
+        a.i == TensorProto.BFLOAT16 for node in graph.node for a in node.attribute if a.name == "to"
+    )
+
+
+def load_session(path: Path, *, optimised: Path | None = None, portable: bool = True) -> Any:
+    """Load ``path`` in onnxruntime on the CPU.
+
+    Args:
+        path: ONNX file.
+        optimised: gets the optimised graph.
+        portable: with ``optimised``: only optimisations that any runtime understands, else all.
 
     Raises:
         ArtifactError: it cannot be loaded, with the reason.
@@ -57,7 +128,8 @@ def load_session(path: Path, *, optimised: Path | None = None) -> Any:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     if optimised is not None:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        if portable:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(optimised)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -86,4 +158,4 @@ def runtime_errors() -> tuple[type[Exception], ...]:
 
 def first_line(error: Exception) -> str:
     """First line of a message that may be a page long."""
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
