@@ -15,6 +15,7 @@ from bench.precision.trtcache import read_cache, write_cache
 from bench.schema import dumps
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from bench.precision.migrate import Coverage
@@ -79,10 +80,18 @@ def write_command(out: Path, *, calibration: Path | None, onnx: Path | None, ten
 
 
 def migrate_command(
-    cache: Path, onnx: Path, *, out: Path, names: Path | None, min_coverage: float, as_json: bool
+    cache: Path,
+    onnx: Path,
+    *,
+    out: Path,
+    names: Path | None,
+    exclude: Sequence[str] = (),
+    min_coverage: float,
+    as_json: bool,
 ) -> int:
     """Write the Q/DQ graph that has the scales of an old cache, and print what was covered."""
     from bench.precision import migrate as migration
+    from bench.precision.graph import matching, name_nodes
 
     if not 0 <= min_coverage <= 1:
         raise UsageError(f"--min-coverage {min_coverage}: must be a share between 0 and 1.")
@@ -92,8 +101,11 @@ def migrate_command(
     mapping = migration.read_names(names) if names is not None else None
     model = migration.load_model(onnx)
     try:
+        model = migration.raised(model)
+        name_nodes(model.graph)
+        excluded = matching(model.graph, exclude)
         result, coverage = migration.migrate(
-            old, migration.raised(model), names=mapping, min_coverage=min_coverage, source=cache.name
+            old, model, names=mapping, float_nodes=excluded, min_coverage=min_coverage, source=cache.name
         )
         content = result.SerializeToString()
         migration.accept_migrated(content)

@@ -132,6 +132,7 @@ def migrate(
         "cache_share": coverage.cache_share,
         "without_scale": list(coverage.without_scale),
         "renamed": dict(names or {}),
+        "float_nodes": sorted(float_nodes),
     }
     entry = result.metadata_props.add()
     entry.key, entry.value = METADATA, json.dumps(recipe, ensure_ascii=False)

@@ -41,6 +41,10 @@ def entropy_bins(counts: Array, levels: int = LEVELS) -> int:
     With P the reference and S, N a level's mass and its number of non-empty bins, the divergence is
     (sum p log p - sum P log(S / N)) / T - log T + log(mass inside): per candidate a sum over levels, not over bins.
 
+    onnxruntime's own search takes a hundred times as long (0.3 s for one histogram of 1024 bins against 3 ms here) and
+    cuts a normal distribution behind a ReLU at 2.8 of 5.0 (here 4.3; its mean squared error is nine times larger). On
+    SiLU's outputs it is the better one (7.0 of 9.2 against 5.9): folding puts all of the negative bump into few bins.
+
     Args:
         counts: (B,) integer counts of magnitudes in bins of equal width; B of at least ``levels``.
         levels: of the grid.

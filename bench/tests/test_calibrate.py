@@ -97,7 +97,7 @@ def test_the_document_names_images_set_and_ranges(calibrate, place, tmp_path):
     code, out, _ = calibrate("--images", 5, "--seed", 3, "--out", "c.json", "--evaluation", place / "eval")
     assert code == 0
     found = read_calibration(tmp_path / "c.json")
-    assert (found.images, found.seed, found.method, found.model) == (5, 3, "entropy", "tiny")
+    assert (found.images, found.seed, found.method, found.model) == (5, 3, "percentile 99.999", "tiny")
     assert (found.set_name, found.set_split) == ("pool", "calibration")
     assert found.evaluation_images == 0
     assert found.evaluation_sets == ("eval",)
@@ -106,7 +106,7 @@ def test_the_document_names_images_set_and_ranges(calibrate, place, tmp_path):
     assert len({image.name for image in found.files}) == 5
     assert list(found.ranges) == ["images", "a", "b", "c", "d", "e", "f", "cells"]
     for part in (
-        "Widest 8 of 8 tensors, entropy",
+        "Widest 8 of 8 tensors, percentile 99.999",
         "c.json: ranges of 8 tensors on 5 images of pool",
         "none of them in it",
     ):
@@ -352,3 +352,19 @@ def test_a_migration_below_the_default_threshold_can_be_asked_for(parity, tmp_pa
     (tmp_path / "map.toml").write_text('else = "b"')
     code, out, _ = parity("calibration-cache", *words, "--names", "map.toml", "--json")
     assert "b" not in json.loads(out)["without_scale"]
+
+
+def test_excluded_nodes_stay_in_float_and_are_recorded(parity, tmp_path):
+    save_tiny(tmp_path / "fp32.onnx")
+    (tmp_path / "c.cache").write_bytes(
+        b"TRT-8601-EntropyCalibration2\n"
+        + b"".join(b"%s: 3c010a14\n" % n for n in (b"images", b"a", b"b", b"c", b"d", b"e", b"f"))
+    )
+    words = ("migrate", "--cache", "c.cache", "--onnx", "fp32.onnx", "--out", "q.onnx", "--exclude")
+    assert parity("calibration-cache", *words, r"^head\.")[0] == 0
+    model = onnx.load(tmp_path / "q.onnx")
+    assert "head.weight" in {tensor.name for tensor in model.graph.initializer}
+    assert '"float_nodes": ["last_conv"]' in model.metadata_props[0].value
+    code, _, err = parity("calibration-cache", *words, "nothing like it")
+    assert code == 2
+    assert "matches no node" in err

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+from onnxruntime.quantization.calibrate import CalibrationMethod, HistogramCollector, create_calibrator
 from scipy.stats import entropy
 
 from bench.errors import ArtifactError, ContractError, InputError, UsageError
@@ -115,6 +115,19 @@ def test_entropy_is_the_published_procedure(counts, scale, levels):
     assert entropy_bins(counts, levels) == reference_entropy_bins(counts, levels)
 
 
+@pytest.mark.parametrize("kind", ["normal", "laplace", "standard_t"])
+def test_entropy_agrees_with_onnxruntimes_search_where_values_are_symmetric(kind):
+    # their histogram has both signs and their levels are spread otherwise, so not to the bin
+    rng = np.random.default_rng(0)
+    values = getattr(rng, kind)(**({"df": 3} if kind == "standard_t" else {}), size=200_000).astype(np.float32)
+    amax = np.abs(values).max()
+    both, edges = np.histogram(values, 1024, (-amax, amax))
+    theirs = HistogramCollector("entropy", True, 1024, 128, 99.999, "same")
+    low, high = theirs.get_entropy_threshold((both, edges, values.min(), values.max(), amax), 128)
+    counts, _ = np.histogram(np.abs(values), BINS, (0, amax))
+    assert entropy_bins(counts) * amax / BINS == pytest.approx(max(-low, high), rel=0.2)
+
+
 def test_entropy_keeps_a_uniform_range_and_cuts_a_far_outlier():
     rng = np.random.default_rng(0)
     uniform, _ = np.histogram(rng.random(200_000), BINS, (0, 1))
@@ -122,6 +135,14 @@ def test_entropy_keeps_a_uniform_range_and_cuts_a_far_outlier():
     far, _ = np.histogram(np.append(np.abs(rng.normal(0, 1, 200_000)), 40.0), BINS, (0, 40))
     assert 3 < entropy_bins(far) * 40 / BINS < 8
     assert LEVELS <= entropy_bins(np.r_[np.full(4, 10), np.zeros(BINS - 4, int)]) <= BINS
+
+
+def test_exact_zeros_behind_a_relu_do_not_narrow_the_range():
+    values = np.maximum(np.random.default_rng(0).normal(0, 1, 200_000), 0)
+    counts, _ = np.histogram(values, BINS, (0, values.max()))
+    alive, _ = np.histogram(values[values > 0], BINS, (0, values.max()))
+    assert entropy_bins(counts) == pytest.approx(entropy_bins(alive), rel=0.02)
+    assert entropy_bins(counts) * values.max() / BINS > 3.5
 
 
 @settings(max_examples=50, deadline=None)

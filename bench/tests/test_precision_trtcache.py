@@ -217,3 +217,16 @@ def test_a_header_that_nobody_could_read_is_not_written(path, version, algorithm
 def test_an_empty_cache_is_not_written(path):
     with pytest.raises(InputError, match="no scale to write"):
         write_cache(path, {}, version="8601", algorithm="EntropyCalibration2")
+
+
+def test_a_disk_without_room_loses_nothing(path, monkeypatch):
+    path.write_bytes(HEADER + ONE)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bench.files.os.fsync", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        write_cache(path, {"a": 1.0}, version="8601", algorithm="EntropyCalibration2")
+    assert path.read_bytes() == HEADER + ONE
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
