@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.accuracy import judge_accuracy
 from bench.compare import compare_preprocess, compare_tensors, tensor_budget, tensor_rms
+from bench.explaining import agreements, kept_agreement, set_beside_fp32
 from bench.goldens import committed_row
 from bench.matching import ImageDifference, compare_predictions
 from bench.results import AccuracyResult, ArtifactRecord, CellResult, Observed, ParityResult, SpeedResult, TimingCheck
@@ -16,7 +17,7 @@ from bench.scoring import scorer_name
 from bench.speed import check_repeated_input, check_timed_outputs, judge_speed, output_limits
 from bench.thumbs import worst_flips
 from bench.timing import MAX_SAMPLES_KEPT, latency_stats
-from bench.verdicts import GATED_PREDICTIONS, GATED_TENSORS, findings
+from bench.verdicts import GATED_PREDICTIONS, GATED_TENSORS, findings, is_wrong
 from bench.waivers import find_waiver
 
 if TYPE_CHECKING:
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
 
     from bench.matrix import Request
     from bench.modelrun import ModelRun, Record
+    from bench.results import AgreementResult
 
 INCLUDES = (
     "one whole-graph step on resident inputs, then wait; not decoding, pre-processing, host copies or post-processing"
 )
-_FLIPS_FOR = ("accuracy", "parity", "min-ap")
+_FLIPS_FOR = ("accuracy", "agreement", "parity", "min-ap")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,11 @@ def judge_model(run: ModelRun, request: Request, *, today: datetime.date) -> lis
     reference = next(r for r in run.records if r.planned.role == "reference")
     scored = score_cells(run, request.cross_check)
     base = _Reference(reference if reference.accuracy is not None else None, scored.get(str(reference.cell)))
-    return [_judge(run, request, r, base, scored.get(str(r.cell)), today) for r in run.records]
+    agreed = agreements(run.records, run.own_arithmetic)
+    results = [
+        _judge(run, request, r, base, scored.get(str(r.cell)), agreed.get(str(r.cell)), today) for r in run.records
+    ]
+    return set_beside_fp32(results, run.records)
 
 
 def _judge(
@@ -52,6 +58,7 @@ def _judge(
     record: Record,
     base: _Reference,
     scored: Scored | None,
+    agreement: AgreementResult | None,
     today: datetime.date,
 ) -> CellResult:
     planned = record.planned
@@ -86,25 +93,28 @@ def _judge(
     accuracy = _accuracy(request, record, base, scored)
     if record.blocked is not None:  # it ended while it was timed: what was found before stays in the row
         return _blocked(replace(result, parity=parity, accuracy=accuracy), record, request, today)
+    agreement = kept_agreement(agreement, parity, accuracy)
     emulated = planned.mode == "emulated"
     speed = _speed(
         record,
         base,
         emulated=emulated,
-        wrong=any(p.passed is False for p in parity)
+        wrong=is_wrong(agreement, accuracy)
+        or any(p.passed is False for p in parity)
         or (accuracy is not None and accuracy.verdict in ("failed", "suspicious")),
         noise=run.noise,
     )
     found = findings(
         attestation=record.attestation,
         parity=parity,
+        agreement=agreement,
         accuracy=accuracy,
         speed=speed,
         emulated=emulated,
         min_ap=request.min_ap,
         max_latency_ms=request.max_latency_ms,
     )
-    result = replace(result, parity=parity, accuracy=accuracy, speed=speed, findings=tuple(found))
+    result = replace(result, parity=parity, accuracy=accuracy, agreement=agreement, speed=speed, findings=tuple(found))
     if not found:
         return replace(result, status="passed")
     first = found[0]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bench import checkpoints
 from bench.attest import mismatch
 from bench.errors import ArtifactError, BenchError, InputError, Unsupported
+from bench.examine import profile_cells, simulate_files
 from bench.lanes import Lane, LaneFailure
 from bench.making import Maker
 from bench.record import Record as Record
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from bench.events import Events
     from bench.matrix import ModelPlan, PlannedCell, Request
+    from bench.record import OwnArithmetic
     from bench.types import Array
 
 GOLDEN_IMAGES = 4
@@ -36,6 +38,8 @@ class ModelRun:
         self.golden_raw: list[dict[str, Array]] | None = None
         self.yardsticks: dict[str, list[dict[str, Array]]] = {}
         """Precision -> raw outputs of the weights' own framework at that precision."""
+        self.own_arithmetic: dict[str, OwnArithmetic] = {}
+        """sha256 of an ONNX file -> what it says should come out; see ``bench.examine``."""
         self.noise: dict[str, Any] = {}
         """Of the timing; see ``bench.noise.NoiseMeter.summary``."""
         self._request = request
@@ -72,14 +76,38 @@ class ModelRun:
             )
             self.noise = timing.run()
             timing.read_memory()
+            self._examine()
         except BaseException:
             self._end(Lane.kill)  # interrupted: a lane may be in the middle of a command
             raise
         self._end(Lane.close)
 
+    def _examine(self) -> None:
+        """What explains results and changes none: node times, and the files in their own arithmetic."""
+        profile_cells(
+            self.records,
+            self._lanes,
+            open_lane=self._open,
+            sample=self._samples[0],
+            events=self._events,
+            time_left=self._time_left,
+        )
+        self.own_arithmetic = simulate_files(
+            self.records,
+            adapter=self.plan.adapter.target,
+            samples=self._samples[:GOLDEN_IMAGES],
+            log=self._folder / "logs" / f"simulate-{self.plan.spec.name}.log",
+            limits=self._request.limits,
+            events=self._events,
+            time_left=self._time_left,
+        )
+
+    def _time_left(self) -> bool:
+        return self._deadline is None or clock() < self._deadline
+
     def _attempt(self, record: Record, write_predictions: Callable[[Record], None]) -> None:
         """One cell up to its predictions. Its failure stays its own."""
-        if self._deadline is not None and clock() > self._deadline:
+        if not self._time_left():
             record.blocked = (
                 "skipped",
                 f"The time budget of {self._request.time_budget_s:g} s was used up.",
@@ -172,6 +200,7 @@ class ModelRun:
             build=record.opened % self._request.rebuilds,
         )
         record.opened += 1
+        record.profiles = loaded["profiles"]
         wrong = mismatch(planned.cell, planned.mode, loaded["evidence"])
         if record.evidence is None:
             record.evidence, record.version, record.attestation = loaded["evidence"], loaded["version"], wrong

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from bench.matrix import PlannedCell
     from bench.passes import Pass
     from bench.results import Failure
-    from bench.types import Array, Artifact, Cell, Evidence
+    from bench.types import Array, Artifact, Cell, Evidence, NodeTime
+
+OwnArithmetic: TypeAlias = "tuple[str, list[dict[str, Array]] | None]"
+"""What ran an ONNX file in its own arithmetic, or why nothing did; and its raw outputs of the golden images."""
 
 
 @dataclass(slots=True)
@@ -36,6 +39,9 @@ class Record:
     """``{round, differences}`` between outputs of timed steps and those of the accuracy pass."""
     stopped: str = ""
     """Why its rounds ended, in words."""
+    profiles: bool = False
+    """Whether its runtime can say which of its nodes take the time."""
+    node_times: tuple[NodeTime, ...] = ()
     peak_rss_mb: float | None = None
     blocked: tuple[str, str, str] | None = None
     """(status, reason, short) when it did not finish. What was measured before stays."""

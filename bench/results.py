@@ -122,6 +122,20 @@ class TimingCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrecisionSpeed:
+    """Speed of a lower precision against the fp32 cell of the same runtime, device and batch."""
+
+    cell: str
+    """Id of the fp32 cell."""
+    ratio: float | None
+    """fp32 / this cell, by the median of the log ratios of shared rounds; None when no round was shared."""
+    ratio_ci95: tuple[float, float] | None
+    verdict: Literal["faster", "slower", "same", "undecided"]
+    reason: str | None
+    """Why it is undecided."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpeedResult:
     """Graph latency on resident inputs, and end-to-end latency, apart."""
 
@@ -145,6 +159,8 @@ class SpeedResult:
     rounds_run: int = 0
     stopped: str = ""
     """Why the rounds ended, in words."""
+    against_fp32: PrecisionSpeed | None = None
+    """Of a lower precision: against the fp32 cell of the same runtime, from the rounds that both took part in."""
     checks: tuple[TimingCheck, ...] = ()
     noise: Mapping[str, Any] = field(default_factory=dict)
     """Label -> value: load, CPU steal, frequency, GPU clocks, throttle reasons, tagged rounds."""
@@ -210,12 +226,77 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgreementRow:
+    """One output of one cell beside the same output from elsewhere, over the golden images."""
+
+    output: str
+    against: str
+    """Id of another cell that ran the same file; empty: the file's own arithmetic."""
+    sqnr_db: float
+    """Signal to difference, infinite when they are equal, NaN when anything is not finite or of another shape."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgreementResult:
+    """Does this runtime compute what the file says, and what other runtimes make of the same file?"""
+
+    verdict: Literal["agrees", "apart", "undecided"]
+    """``apart``: far from the file's own arithmetic, to which another runtime is close; or alone against several."""
+    worst_db: float | None
+    """Against the file's own arithmetic, of the worst output; None where that could not be run."""
+    limit_db: float
+    """Below it two results do not agree."""
+    own: str
+    """What ran the file's own arithmetic, or why nothing did."""
+    rows: tuple[AgreementRow, ...]
+    sentence: str
+    """For a person: who disagrees with whom."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorTime:
+    """All nodes of one operator and one precision."""
+
+    operator: str
+    precision: str
+    """As ``bench.types.NodeTime.precision``."""
+    nodes: int
+    ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRow:
+    """One node of the graph that ran."""
+
+    name: str
+    operator: str
+    precision: str
+    ms: float
+    fp32_ms: float | None
+    """Of the node of this name in the fp32 cell of the same runtime; None when there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeProfile:
+    """Where the time of a profiled session goes. Profiling slows a runtime down: the parts count, not the sum."""
+
+    total_ms: float
+    """Of all nodes of one run."""
+    nodes: int
+    """That ran, whether or not they are listed."""
+    operators: tuple[OperatorTime, ...]
+    """Slowest first, at most 40."""
+    slowest: tuple[NodeRow, ...]
+    """Slowest first, at most 40."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """Why a cell is not simply passed."""
 
     check: str
-    """``scorer``, ``attestation``, ``parity``, ``timing``, ``accuracy``, ``min-ap``, ``max-latency``,
-    ``baseline-accuracy`` or ``baseline-speed``."""
+    """``scorer``, ``attestation``, ``parity``, ``agreement``, ``timing``, ``accuracy``, ``min-ap``,
+    ``max-latency``, ``baseline-accuracy`` or ``baseline-speed``."""
     status: Status
     reason: str
     short: str
@@ -244,6 +325,10 @@ class CellResult:
     duration_s: float | None = None
     findings: tuple[Finding, ...] = ()
     """Everything that keeps the cell from passing; ``status`` is the first one's."""
+    agreement: AgreementResult | None = None
+    """Of a file that several cells ran, or whose cell failed: which runtime disagrees with which."""
+    nodes: NodeProfile | None = None
+    """Which nodes take the time; None where nobody asked or the runtime does not say."""
     flips: tuple[Flip, ...] = ()
     failure: Failure | None = None
     waiver: Mapping[str, str] | None = None

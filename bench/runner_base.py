@@ -1,7 +1,7 @@
 """What every runner shares: the one place where feeds are checked, and the life cycle.
 
-A backend's runner derives from ``RunnerBase`` and fills in ``_run``, ``_bind``, ``_attest`` and ``_close``; it never
-sees a wrong name, dtype or shape, and never sees a call after ``close``.
+A backend's runner derives from ``RunnerBase`` and fills in ``_run``, ``_bind``, ``_attest`` and ``_close``, and
+``_profile`` where its runtime can; it never sees a wrong name, dtype or shape, and never sees a call after ``close``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import ModuleType, TracebackType
 
-    from bench.types import Array, Evidence, Feeds, Outputs, TensorSpec
+    from bench.types import Array, Evidence, Feeds, NodeTime, Outputs, TensorSpec
+
+PROFILE_WARMUP, PROFILE_RUNS = 3, 15
+"""Runs of a profiled session: bounded, because slow models are profiled too."""
 
 
 class RunnerBase(ABC):
@@ -89,6 +92,21 @@ class RunnerBase(ABC):
 
         return Bound(step, fetch, load)
 
+    @property
+    def profiles(self) -> bool:
+        """True when this runtime can say which of its nodes take the time."""
+        return type(self)._profile is not RunnerBase._profile
+
+    def profile(self, feeds: Feeds) -> tuple[NodeTime, ...]:
+        """Time of every node over a few runs, in a session of its own; empty when this runtime does not say.
+
+        Raises:
+            ContractError: wrong feeds, or the runner is closed.
+            ArtifactError: the profiled session cannot be made or read.
+        """
+        self._require_open("profile")
+        return self._profile(checked_feeds(feeds, self.inputs, where=self.name))
+
     def attest(self) -> Evidence:
         """Read back the precision and the provider that really run.
 
@@ -126,6 +144,10 @@ class RunnerBase(ABC):
     @abstractmethod
     def _attest(self) -> Evidence:
         """Ask the runtime."""
+
+    def _profile(self, feeds: dict[str, Array]) -> tuple[NodeTime, ...]:
+        """Profile ``PROFILE_RUNS`` runs after ``PROFILE_WARMUP``, apart from the session that is timed."""
+        return ()
 
     @abstractmethod
     def _close(self) -> None:

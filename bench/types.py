@@ -26,6 +26,8 @@ Mode: TypeAlias = Literal["native", "emulated"]
 
 PRECISIONS = ("fp64", "fp32", "tf32", "fp16", "bf16", "int8")
 ARTIFACT_KINDS = ("weights", "onnx", "engine", "recording", "calibration")
+CONVERSION = "conversion"
+"""What ``NodeTime.precision`` says of Casts, Quantize and Dequantize, reorders."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +154,21 @@ class Evidence:
     """Plain JSON values: node counts, placement, casts."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeTime:
+    """Time of one node of the graph that a runtime really runs, from a profiled session of its own."""
+
+    name: str
+    """In the runtime's word; where a node of the file is meant, its name there."""
+    operator: str
+    """In the runtime's word, for example ``QLinearConv``."""
+    ms: float
+    """Per run, typical over several runs; profiling itself slows a runtime down."""
+    precision: str
+    """Of its arithmetic: one of ``PRECISIONS``; ``CONVERSION`` for a node that only changes type or layout; empty for
+    integers, booleans and where the runtime does not say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bound:
     """One batch made resident; independent of every other binding of the same runner.
@@ -191,6 +208,17 @@ class Runner(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class Profiler(Protocol):
+    """What a runner may offer besides: which of its nodes take the time. ``RunnerBase`` says that it does not."""
+
+    profiles: bool
+    """False when ``profile`` has nothing to say: nobody then opens the artefact again to ask."""
+
+    def profile(self, feeds: Feeds) -> tuple[NodeTime, ...]:
+        """Run a few times in a session of its own, with the runtime's own profiler; empty: it does not say."""
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from bench.results import Finding
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.results import AccuracyResult, CellResult, ParityResult, SpeedResult
+    from bench.results import AccuracyResult, AgreementResult, CellResult, ParityResult, SpeedResult
 
 DEFAULT_MARGINS = {
     "fp32": (0.001, 0.0002),
@@ -35,6 +35,7 @@ def findings(
     *,
     attestation: str | None,
     parity: Sequence[ParityResult],
+    agreement: AgreementResult | None = None,
     accuracy: AccuracyResult | None,
     speed: SpeedResult | None,
     emulated: bool,
@@ -55,6 +56,8 @@ def findings(
                     short=f"{row.level} differs",
                 )
             )
+    if is_wrong(agreement, accuracy) and agreement is not None:
+        found.append(Finding(check="agreement", status="failed", reason=agreement.sentence, short="runtime disagrees"))
     for check in speed.checks if speed is not None else ():
         if check.passed is False:
             found.append(Finding(check="timing", status="failed", reason=check.explain, short=check.name))
@@ -106,6 +109,11 @@ def findings(
             )
     rank = {"error": 0, "failed": 1, "undecided": 2}
     return sorted(found, key=lambda f: rank.get(f.status, 3))
+
+
+def is_wrong(agreement: AgreementResult | None, accuracy: AccuracyResult | None) -> bool:
+    """A runtime that is clearly apart is wrong, unless its accuracy passed: its rows may come in another order."""
+    return agreement is not None and agreement.verdict == "apart" and (accuracy is None or accuracy.verdict != "passed")
 
 
 def exit_code(cells: Sequence[CellResult]) -> int:

@@ -1,8 +1,8 @@
 """What runs inside a lane: ``python -m bench.worker FD`` answers commands until it is told to close.
 
-Commands that ask: ``probe``. That make artefacts: ``export``, ``convert``, ``inspect``. That own a runtime: ``load``,
-``sample``, ``predict``, ``record``, ``hold``, ``round``, ``peak``; ``bind`` and ``time`` are a plain loop on one image.
-And ``train``, ``close``.
+Commands that ask: ``probe``. That make artefacts: ``export``, ``convert``, ``calibrate``, ``inspect``. That own a
+runtime: ``load``, ``sample``, ``predict``, ``record``, ``hold``, ``round``, ``profile``, ``peak``; ``bind`` and
+``time`` are a plain loop on one image. And ``simulate``, ``train``, ``close``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bench.precision.calibration import TensorRange
     from bench.precision.options import Conversion
     from bench.timed import TimedBatches
-    from bench.types import Adapter, Array, Artifact, Cell, Evidence, Runner, Sample
+    from bench.types import Adapter, Array, Artifact, Cell, Evidence, NodeTime, Runner, Sample
 
 
 class Worker:
@@ -155,6 +155,7 @@ class Worker:
 
         from bench.passes import prepare, stack
         from bench.registry import load_adapter, load_backend
+        from bench.types import Profiler
 
         cv2.setNumThreads(1)  # decoding shares the machine with the runtime that is being measured
         self._adapter = load_adapter(adapter)
@@ -174,6 +175,7 @@ class Worker:
         evidence: Evidence = self._runner.attest()
         own_file = prepared.sha256 != artifact.sha256
         return {
+            "profiles": isinstance(self._runner, Profiler) and self._runner.profiles,
             "load_s": load_s,
             "build_s": build_s if own_file else None,
             "first_inference_ms": first_ms,
@@ -195,6 +197,28 @@ class Worker:
             check_outputs(runner, outputs)
             raw.append({name: values[:1] for name, values in outputs.items()})
         return raw
+
+    def profile(self, *, sample: Sample, batch: int) -> tuple[NodeTime, ...]:
+        """Time of every node on one image, ``batch`` times; empty when the runtime does not say."""
+        from bench.nodetimes import checked
+        from bench.passes import prepare, stack
+        from bench.types import Profiler
+
+        runner, adapter = self._opened()
+        if not isinstance(runner, Profiler):
+            return ()
+        feeds = prepare(adapter, sample)[0]
+        return checked(runner.profile(stack([feeds] * batch)))
+
+    def simulate(self, *, adapter: str, path: Path, samples: Sequence[Sample]) -> tuple[str, list[dict[str, Any]]]:
+        """Raw outputs of a few images in the own arithmetic of an ONNX file, and what ran it, in words."""
+        from bench.passes import prepare
+        from bench.precision.simulate import described, simulate
+        from bench.registry import load_adapter
+
+        model = load_adapter(adapter)
+        feeds = (prepare(model, item)[0] for item in samples)
+        return described(), simulate(path, feeds, progress=self._progress)
 
     def predict(self, *, samples: Sequence[Sample], batch: int) -> Any:
         """The accuracy pass; see ``bench.passes.accuracy_pass``."""

@@ -12,7 +12,7 @@ from bench.types import Bound, Evidence, TensorSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.types import Array, Artifact, Cell, Feeds, Mode, Outputs, Runner
+    from bench.types import Array, Artifact, Cell, Feeds, Mode, NodeTime, Outputs, Runner
 
 _COMPUTE = frozenset(["Convolution", "Deconvolution", "MatMul", "FullyConnected", "GroupConvolution"])
 _NAMES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64", "u8": "int8", "i8": "int8"}
@@ -51,7 +51,7 @@ class OpenVinoRunner(RunnerBase):
         self._models = {batch: self._model}
         self._resident: list[Any] = []
 
-    def _compile(self, batch: int) -> Any:
+    def _compile(self, batch: int, **config: Any) -> Any:
         """Compile for one batch size; a model whose first axis is fixed is compiled as it is."""
         model = self._source
         if isinstance(self.inputs[0].shape[0], str):
@@ -60,7 +60,7 @@ class OpenVinoRunner(RunnerBase):
             for shape in shapes.values():
                 shape[0] = batch
             model.reshape(shapes)
-        return self._core.compile_model(model, "CPU", self._config)
+        return self._core.compile_model(model, "CPU", {**self._config, **config})
 
     def _new_request(self, feeds: Mapping[str, Array]) -> Any:
         batch = next(iter(feeds.values())).shape[0]
@@ -116,6 +116,16 @@ class OpenVinoRunner(RunnerBase):
                      "hint_read_back": read_back,
                      "threads": int(self._model.get_property("INFERENCE_NUM_THREADS"))},
         )  # fmt: skip
+
+    def _profile(self, feeds: dict[str, Array]) -> tuple[NodeTime, ...]:
+        from bench.backends.openvino_profile import profile
+
+        model = self._compile(next(iter(feeds.values())).shape[0], PERF_COUNT=True)
+        request = model.create_infer_request()
+        held = self._set(request, feeds)
+        times = profile(model, request, _NAMES)
+        del held
+        return times
 
     def _close(self) -> None:
         self._requests.clear()
