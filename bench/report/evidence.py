@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bench.report import numbers
 from bench.report.answer import sentence_of
 from bench.report.flips import picture_of
+from bench.report.precision_agreement import blameless
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,11 +108,19 @@ def _case(cell: CellView, run: Run) -> Case:
         cell=cell,
         title=f"{run.name(cell)}: {short}" if short else run.name(cell),
         lead=sentence_of(cell),
-        more=tuple(f["reason"] for f in cell.raw.get("findings", []) if f["reason"] not in sentence_of(cell)),
+        more=tuple(_more(cell)),
         parity=tuple(_parity_row(row) for row in cell.failed_parity),
         facts=tuple(_facts(cell)),
         pictures=tuple(picture_of(flip) for flip in cell.raw["flips"]),
     )
+
+
+def _more(cell: CellView) -> list[str]:
+    """Further findings, and that the runtime is not to blame where that is known."""
+    lead = sentence_of(cell)
+    found = [str(f["reason"]) for f in cell.raw.get("findings", []) if f["reason"] not in lead]
+    clear = blameless(cell)
+    return found if clear is None else [*found, clear]
 
 
 def _parity_row(row: Mapping[str, Any]) -> Mapping[str, str | bool | None]:

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 from bench.report import numbers
 from bench.report.answer import best, ratio_of
-from bench.report.cells import DID_NOT_RUN, MEASURED_FASTER
+from bench.report.cells import DID_NOT_RUN
+from bench.report.precision import pace_of
 from bench.types import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.report.cells import CellView, Group, Run
+    from bench.report.precision import Pace
 
 
 _NAMED_MODELS, _NAMED_SLOW = 2, 4
@@ -94,14 +96,13 @@ def slow_int8(run: Run) -> list[str]:
         return [f"int8 is slower than fp32 in {len(slow)} cells."]
     sentences = []
     by_runtime: dict[str, list[str]] = {}
-    for group, cell, fp32 in slow:
-        if fp32 is not None and fp32.p50_ms is not None and cell.p50_ms is not None:
-            took = f"{numbers.three_digits(cell.p50_ms)} against {numbers.three_digits(fp32.p50_ms)} ms"
-            where = f"{group.title} {took}" if len(run.groups) > 1 else took
+    for group, cell, pace in slow:
+        if pace is not None:
+            where = f"{group.title} {pace.text}" if len(run.groups) > 1 else f"{pace.text} its speed"
             by_runtime.setdefault(cell.runtime, []).append(where)
         else:
-            pace = numbers.ratio(cell.ratio or 0.0)
-            sentences.append(f"{run.name(cell)} is slower than {group.reference_label}: {pace} its speed.")
+            ratio = numbers.ratio(cell.ratio or 0.0)
+            sentences.append(f"{run.name(cell)} is slower than {group.reference_label}: {ratio} its speed.")
     places = [f"{name} ({', '.join(took)})" for name, took in by_runtime.items()]
     return [f"int8 is slower than fp32 on {numbers.in_words(places)}.", *sentences] if places else sentences
 
@@ -117,16 +118,16 @@ def cells_finding(run: Run) -> str:
     return f"{counted} Each row is one artefact: accuracy, speed and memory come from the same run."
 
 
-def _slow_int8(run: Run) -> list[tuple[Group, CellView, CellView | None]]:
-    """Slow int8 cells, with the fp32 cell of their runtime when it is the one that is faster."""
-    found: list[tuple[Group, CellView, CellView | None]] = []
+def _slow_int8(run: Run) -> list[tuple[Group, CellView, Pace | None]]:
+    """Slow int8 cells, with the comparison with fp32 in their runtime where that one is decided."""
+    found: list[tuple[Group, CellView, Pace | None]] = []
     for group in run.groups:
         for cell in group.candidates:
             if cell.precision != "int8" or cell.p50_ms is None:
                 continue
-            fp32 = next((c for c in group.cells if c.precision == "fp32" and c.runtime == cell.runtime), None)
-            if fp32 and fp32.p50_ms is not None and cell.p50_ms > fp32.p50_ms * MEASURED_FASTER:
-                found.append((group, cell, fp32))
+            pace = pace_of(group, cell)
+            if pace is not None and pace.word == "slower":
+                found.append((group, cell, pace))
             elif cell.slower and group.reference and group.reference.precision == "fp32":
                 found.append((group, cell, None))
     return found

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench.report import answer, classes, findings, noise, numbers, provenance, resolution, strips, tables
+from bench.report import answer, classes, findings, noise, numbers, precision, provenance, resolution, strips, tables
 from bench.report.cells import DID_NOT_RUN, NEEDS_A_PERSON, read_run
 from bench.report.evidence import cases_of, open_questions_of, thumbnails_of
 from bench.report.figure import scatter_svg
 from bench.report.flips import label_grounds, outlines
+from bench.report.precision_agreement import agreement_tables_of
+from bench.report.precision_nodes import blamed_of
 from bench.report.scatter import FILLS, drawable, marker_of, panel_of
 from bench.types import PRECISIONS
 
@@ -69,6 +71,7 @@ def _context(run: Run) -> dict[str, Any]:
             "cells": findings.cells_finding(run), "why": findings.failure_finding(run),
             "timing": noise.timing_finding(run), "resolution": resolution.resolution_finding(run),
             "classes": classes.classes_finding(run) if class_tables else None,
+            "precision": precision.precision_finding(run),
         },
         "matrix": tables.matrix_of(run),
         "figures": _figures(run),
@@ -77,6 +80,9 @@ def _context(run: Run) -> dict[str, Any]:
         "with_end_to_end": any((c.raw["speed"] or {}).get("end_to_end_ms") for c in run.cells),
         "table": [(group, tables.rows_of(group, run, percentiles)) for group in run.groups],
         "filters": _filters(run),
+        "precision_tables": precision.precision_tables_of(run),
+        "blamed": [item for group in run.groups for item in blamed_of(group, run)],
+        "agreement_tables": agreement_tables_of(run),
         "includes": sorted({cell.raw["speed"]["includes"] for cell in run.cells if cell.raw["speed"]}),
         "resolved": resolution.resolved_of(run),
         "resolved_without": resolution.without_of(run),

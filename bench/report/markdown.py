@@ -12,6 +12,7 @@ from bench.report import answer, numbers
 from bench.report.cells import read_run
 from bench.report.mdtext import code, escape
 from bench.report.noise import rounds_sentence
+from bench.report.precision_text import lower_block, precision_blocks
 from bench.report.provenance import reference_of
 from bench.report.resolution import checks_of
 from bench.report.tables import percentiles_of
@@ -44,10 +45,11 @@ def markdown_of(suite: Mapping[str, Any], comparison: Mapping[str, Any] | None =
     """
     run = read_run(suite)
     heads = [MARKER, f"### Parity: {_lower_first(answer.headline(run)).rstrip('.')}", "", *_tally(run)]
-    blocks = [_fastest(run), _attention(run)]
+    blocks = [_fastest(run), _attention(run), lower_block(run)]
     if comparison is not None:
         blocks.append(_changed(run, comparison))
     cells = [_cell_table(group, run) for group in run.groups]
+    cells += precision_blocks(run)
     how = _how(run)
     return _fitted(heads, blocks, cells, how, len(run.cells))
 

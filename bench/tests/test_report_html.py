@@ -161,7 +161,7 @@ def test_a_lost_precision_is_marked_and_an_emulated_one_is_not(pages: dict[str, 
     text = words(pages["plain"])
     assert "bf16 → fp32" in text
     assert (
-        pages["plain"].count('failed"><svg class="g" aria-hidden="true"><use href="#g-failed"/></svg>bf16 → fp32') == 1
+        pages["plain"].count('failed"><svg class="g" aria-hidden="true"><use href="#g-failed"/></svg>bf16 → fp32') == 2
     )
     assert "</svg>fp16 → fp32" not in pages["plain"]
 

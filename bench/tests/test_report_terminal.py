@@ -96,6 +96,10 @@ Needs a person
                                          −0.0021]. The delta sits at the margin; more images are
                                          unlikely to decide.
 
+Lower precisions
+  fastestdet onnxrt int8: slower than fp32 in the same runtime, 0.48× [0.47, 0.48] its speed.
+  yolov10n onnxrt int8: slower than fp32 in the same runtime, 0.44× [0.43, 0.44] its speed.
+
 Timing: 20 rounds in 4 openings, 2 tagged (other load, cpu steal and low clock). Speed undecided:
 fastestdet openvino fp32, fastestdet openvino int8. Latency is one whole-graph step on resident
 inputs. pycocotools 2.0.11 re-scored fastestdet onnxrt fp32 on 128 images: agrees, largest
