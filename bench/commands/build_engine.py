@@ -60,7 +60,7 @@ def build_engine_command(
     if onnx is not None:
         check_cache_fits(read_graph_file(onnx), build, onnx)
     try:
-        require_tensorrt()
+        require_tensorrt(device)
     except Unavailable as error:
         raise Unavailable(f"parity build-engine: {error}. {ELSEWHERE}") from error
     console = Console(stderr=True)

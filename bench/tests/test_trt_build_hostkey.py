@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
+from bench.errors import Unavailable
 from bench.tests.stub_driver import make_driver
+from bench.trt import job
 
 ASK = """
 import json, sys
@@ -50,3 +52,21 @@ def test_without_nvml_the_driver_is_what_cuda_it_supports(tmp_path):
 )
 def test_every_refusal_of_the_driver_is_a_sentence(tmp_path, stub, device, words):
     assert words in asked(make_driver(tmp_path, **stub), device)
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "expected"),
+    [(None, 0, "0"), (None, 2, "2"), ("3,1", 0, "3"), ("3,1", 1, "1"), ("GPU-a, GPU-b", 1, "GPU-b")],
+)
+def test_the_child_sees_the_chosen_gpu_of_the_visible_ones(monkeypatch, given, device, expected):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert job._environment(device)["CUDA_VISIBLE_DEVICES"] == expected
+
+
+@pytest.mark.parametrize(("given", "device"), [("", 0), ("1", 1), ("0,1", -1)])
+def test_a_hidden_gpu_stays_hidden(monkeypatch, given, device):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    with pytest.raises(Unavailable, match=f"no GPU {device}"):
+        job._environment(device)

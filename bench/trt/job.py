@@ -35,13 +35,13 @@ _TAIL = 2000
 """Characters of the child's output that are shown when it died without a word of its own."""
 
 
-def require_tensorrt() -> None:
-    """Look for the package and ask the CUDA driver, without importing TensorRT.
+def require_tensorrt(device: int = 0) -> None:
+    """Look for the package and ask the CUDA driver for GPU ``device``, without importing TensorRT.
 
     Raises:
         Unavailable: what is missing.
     """
-    trouble = cuda_problem()
+    trouble = cuda_problem(device)
     try:
         installed = importlib.util.find_spec("tensorrt") is not None
     except ValueError:  # sys.modules["tensorrt"] is None: the import system's way to block a package
@@ -176,9 +176,13 @@ def _build_job(job: dict[str, Any]) -> dict[str, Any]:
 
 def _environment(device: int) -> dict[str, str]:
     """The child sees one GPU: the chosen one of those that this process may see."""
-    visible = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
-    chosen = visible[device] if device < len(visible) else str(device)
-    return {**os.environ, "CUDA_VISIBLE_DEVICES": chosen}
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is None:
+        return {**os.environ, "CUDA_VISIBLE_DEVICES": str(device)}
+    visible = [part.strip() for part in given.split(",") if part.strip()]
+    if not 0 <= device < len(visible):
+        raise Unavailable(f"no GPU {device}: CUDA_VISIBLE_DEVICES={given} leaves {len(visible)}, counted from 0")
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": visible[device]}
 
 
 def _death(status: int, output: str) -> str:

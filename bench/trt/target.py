@@ -115,7 +115,7 @@ def _build_from(given: argparse.Namespace) -> int:
     if given.onnx is not None:  # a wrong file is reported before the machine is looked at
         check_cache_fits(read_graph_file(Path(given.onnx)), options, Path(given.onnx))
         options.identity()  # reads the calibration cache
-    require_tensorrt()
+    require_tensorrt(given.device)
     onnx, notes, options = _source(given, options)
     graph = read_graph_file(onnx)
     check_cache_fits(graph, options, onnx)
