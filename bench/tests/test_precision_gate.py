@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
+from bench import precision
 from bench.errors import ArtifactError
 from bench.precision.gate import accept
 from bench.tests.tiny_onnx import save_tiny, tiny_feeds, tiny_model
@@ -61,4 +62,61 @@ def test_non_finite_outputs_are_refused_and_counted(tmp_path, value):
     weights[0] = value
     model.graph.initializer[2].CopyFrom(onnx.numpy_helper.from_array(weights, "head.weight"))
     with pytest.raises(ArtifactError, match=r"output 'cells' holds \d+ non-finite of 1024 values"):
+        accept(saved(model, tmp_path / "m.onnx"), FEEDS)
+
+
+def test_what_was_checked_and_what_ran_is_handed_back(tmp_path):
+    found = accept(save_tiny(tmp_path / "m.onnx"), FEEDS)
+    assert "strict shape and type inference with data propagation" in found["passed"]
+    assert found["ran_as"].startswith("itself, onnxruntime")
+    assert found["refused_by_trt"] == []
+
+
+def test_shapes_that_contradict_each_other_are_refused_by_strict_inference(tmp_path):
+    """The reshape is wrong only for whoever follows the values: 8 * 16 * 16 into 7 columns."""
+    model = tiny_model(batch=1)
+    model.graph.node[-1].output[0] = "wide"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 7, -1], np.int64), "to"))
+    model.graph.node.append(onnx.helper.make_node("Reshape", ["wide", "to"], ["cells"], name="wrong"))
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    with pytest.raises(ArtifactError, match=r"m\.onnx: (the ONNX checker|strict shape inference) refuses it"):
+        accept(saved(model, tmp_path / "m.onnx"), FEEDS)
+
+
+def bf16(tmp_path, **options):
+    precision.make("bf16", save_tiny(tmp_path / "m.onnx", **options), tmp_path / "b.onnx", feeds=lambda: iter(()))
+    return tmp_path / "b.onnx"
+
+
+def test_a_bf16_graph_runs_widened_and_says_so(tmp_path):
+    assert accept(bf16(tmp_path), FEEDS)["ran_as"].startswith("widened to float32 with bf16 roundings")
+
+
+def test_a_bf16_graph_that_gives_infinity_is_refused_in_its_widened_form(tmp_path):
+    path = bf16(tmp_path)
+    model = onnx.load(str(path))
+    weight = next(t for t in model.graph.initializer if t.name == "head.weight")
+    weight.raw_data = (np.full(32, 0x7F80, np.uint16)).tobytes()  # +inf
+    node = next(n for n in model.graph.node if n.op_type == "Sigmoid")
+    node.op_type = "Identity"
+    with pytest.raises(ArtifactError, match="non-finite"):
+        accept(saved(model, path), FEEDS)
+
+
+def test_a_file_without_bf16_is_never_widened(tmp_path):
+    model = tiny_model()
+    model.graph.node[0].op_type = "ConvTranspose"
+    model.graph.node[0].domain = "com.microsoft"
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    with pytest.raises(ArtifactError, match="onnxruntime cannot load it"):
+        accept(saved(model, tmp_path / "m.onnx"), FEEDS)
+
+
+@pytest.mark.parametrize("number", [onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE])
+def test_other_floating_outputs_are_refused_too(tmp_path, number):
+    model = tiny_model(opset=22)
+    model.graph.node[-1].output[0] = "wide"
+    model.graph.node.append(onnx.helper.make_node("Cast", ["wide"], ["cells"], name="narrow", to=number))
+    model.graph.output[0].type.tensor_type.elem_type = number
+    with pytest.raises(ArtifactError, match=r"'cells' is tensor\((bfloat16|double)\); inputs and outputs stay float32"):
         accept(saved(model, tmp_path / "m.onnx"), FEEDS)
