@@ -104,13 +104,10 @@ def _print_plan(order: Order, steps: list[Step]) -> None:
             _say(f"     {', '.join(FILES)} -> {', '.join(step.upload)}")
         for note in step.notes:
             _say(f"     {note}")
-    count = sum(len(s.fetch) for s in steps)
+    count = sum(s.fetch_count for s in steps)
     _say(f"Would fetch {count} file(s)." if count else "Would fetch nothing.")
-    _say(
-        "Would upload to " + ", ".join(u for s in steps for u in s.upload) + "."
-        if order.upload
-        else "Would upload nothing."
-    )
+    where = ", ".join(u for s in steps for u in s.upload)
+    _say(f"Would upload to {where}." if where else "Would upload nothing.")
 
 
 def _say(text: str) -> None:

@@ -6,6 +6,7 @@ again. What may crash (export, conversion, calibration) runs in a lane.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ from bench.preparing.manifest import (
 from bench.preparing.modelcard import card
 from bench.preparing.ranges import method_of, write_ranges, write_trt_cache
 from bench.preparing.steps import IN_PLACE, Steps, Stored, make_folder, place
-from bench.schema import to_json
+from bench.schema import canonical
 from bench.types import FixtureSet
 
 if TYPE_CHECKING:
@@ -163,8 +164,7 @@ class _Preparation:
             )
         if made.path.resolve() != (self._order.out / MODEL).resolve():
             place(made.path, self._order.out / MODEL, made.sha256)
-        recipe: dict[str, Any] = to_json(made.recipe)
-        return {"recipe": recipe, IN_PLACE: self._order.skip_export}
+        return {"recipe": _plain(made.recipe), IN_PLACE: self._order.skip_export}
 
     def _int8(self, images: Images) -> Mapping[str, Any]:
         maker = self._maker(images)
@@ -187,8 +187,7 @@ class _Preparation:
                 f"Delete it and type the same command again."
             )
         place(made.path, self._order.out / INT8, made.sha256)
-        recipe: dict[str, Any] = to_json(made.recipe)
-        return recipe
+        return _plain(made.recipe)
 
     def _calibrate(self, images: Images, recipe: Mapping[str, Any]) -> Mapping[str, Any]:
         order = self._order
@@ -329,6 +328,12 @@ class _Preparation:
             options=order.request.conversion,
             progress=self._events.progress,
         )
+
+
+def _plain(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as the store hands it back: a file just made and one that was found describe themselves alike."""
+    document: dict[str, Any] = json.loads(canonical(recipe))
+    return document
 
 
 def _converter() -> str:
