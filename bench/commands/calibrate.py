@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from bench.commands.calibration_cache import shown
 from bench.console import ConsoleEvents
 from bench.errors import InputError, UsageError, did_you_mean
 from bench.files import sha256_file
@@ -233,7 +234,7 @@ def _print(done: Calibration, out: Path, *, quiet: bool) -> None:
         widest = sorted(done.ranges.items(), key=lambda item: -item[1].amax)[:_WIDEST]
         for name, found in widest:
             values = (found.low, found.high, found.amax, found.scale)
-            table.add_row(name.replace("[", "\\["), *(f"{value:.6g}" for value in values))
+            table.add_row(shown(name), *(f"{value:.6g}" for value in values))
         console.print(f"Widest {len(widest)} of {len(done.ranges)} tensors, {done.method}:", highlight=False)
         console.print(table)
         silent = sum(found.amax == 0 for found in done.ranges.values())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bench.errors import ArtifactError, InputError, UsageError
 from bench.files import sha256_file, write_atomic
@@ -44,7 +45,7 @@ def read_command(path: Path, *, as_json: bool) -> int:
     for heading in ("widest tensors", "scale", "covers ±"):
         table.add_column(heading, justify="left" if heading == "widest tensors" else "right", overflow="fold")
     for name, scale in sorted(cache.scales.items(), key=lambda item: -item[1])[:_WIDEST]:
-        table.add_row(name.replace("[", "\\["), f"{scale:.8g}", f"{scale * INT8_MAX:.6g}")
+        table.add_row(shown(name), f"{scale:.8g}", f"{scale * INT8_MAX:.6g}")
     console.print(table)
     return 0
 
@@ -120,6 +121,11 @@ def migrate_command(
     return 0
 
 
+def shown(name: str) -> Text:
+    """A tensor's name for the terminal: it is free text of a file, so nothing in it is markup or a control code."""
+    return Text(name if name.isprintable() else repr(name))
+
+
 def _document(cache: TrtCache) -> dict[str, Any]:
     return {
         "header": cache.header,
@@ -147,7 +153,7 @@ def _print(coverage: Coverage, out: Path, cache: TrtCache) -> None:
     console.print(table)
     for text, listed in (("without a scale", coverage.without_scale), ("only in the cache", coverage.unmatched)):
         for name in listed[:_LISTED]:
-            _say(console, f"  {text}: {name}")
+            _say(console, f"  {text}: {shown(name)}")
         if len(listed) > _LISTED:
             _say(console, f"  {text}: {len(listed) - _LISTED} more (--json lists all)")
     _say(console, f"{out}: migrated scales of {cache.header}; not the old engine: score it before you use it")

@@ -15,6 +15,7 @@ from bench.__main__ import main
 from bench.commands.calibrate import choose
 from bench.files import sha256_file
 from bench.fixtures import read_image_rgb
+from bench.paths import data_dir
 from bench.precision.calibration import read_calibration
 from bench.precision.collect import collect
 from bench.precision.qdq import scales_of
@@ -283,6 +284,14 @@ def test_read_prints_json_for_machines(parity, tmp_path):
     assert "a[0]" in parity("calibration-cache", "read", "c.cache")[1]
 
 
+def test_names_cannot_write_to_the_terminal(parity, tmp_path):
+    (tmp_path / "c.cache").write_bytes(b"TRT-8601-MinMaxCalibration\n\x1b[31m[red]x\\: 3c010a14\n")
+    code, out, _ = parity("calibration-cache", "read", "c.cache")
+    assert code == 0
+    assert "\x1b" not in out
+    assert r"'\x1b[31m[red]x\\'" in out
+
+
 def test_a_malformed_cache_is_exit_2_with_its_lines(parity, tmp_path):
     (tmp_path / "c.cache").write_bytes(b"TRT-8601-E\na: 0\nb: 7fc00000\n")
     code, _, err = parity("calibration-cache", "read", "c.cache")
@@ -368,3 +377,18 @@ def test_excluded_nodes_stay_in_float_and_are_recorded(parity, tmp_path):
     code, _, err = parity("calibration-cache", *words, "nothing like it")
     assert code == 2
     assert "matches no node" in err
+
+
+def test_a_real_network_goes_through_with_full_coverage(parity, tmp_path):
+    folder = data_dir()
+    if not (folder / "fastestdet" / "FastestDet.onnx").is_file() or not (folder / "coco128-train").is_dir():
+        pytest.skip(f"FastestDet.onnx or coco128-train is not in {folder} (PARITY_DATA)")
+    graph, images = folder / "fastestdet" / "FastestDet.onnx", folder / "coco128-train"
+    words = ("calibrate", "fastestdet", "--onnx", graph, "--fixtures", images, "--images", 2, "--out", "c.json", "-q")
+    assert parity(*words)[0] == 0
+    assert read_calibration(tmp_path / "c.json").evaluation_sets == ("coco128",)
+    assert parity("calibration-cache", "write", "--calibration", "c.json", "--out", "c.cache")[0] == 0
+    words = ("--cache", "c.cache", "--onnx", graph, "--out", "q.onnx", "--exclude", "^Conv_249$", "--json")
+    document = json.loads(parity("calibration-cache", "migrate", *words)[1])
+    assert document["coverage"] == document["cache_share"] == 1.0
+    assert document["needed"] > 100
