@@ -148,7 +148,7 @@ def _fixtures(request: Request, spec: ModelSpec, events: Events) -> FixtureSet:
 def _calibration(
     request: Request, spec: ModelSpec, fixtures: FixtureSet, events: Events
 ) -> tuple[FixtureSet | None, str | None]:
-    if not {"int8", "fp16"} & set(request.precisions):  # fp16: its range is checked on these images
+    if not {"int8", "fp16", "bf16"} & set(request.precisions):  # halves are checked on these images
         return None, None
 
     def progress(done: int, total: int) -> None:

@@ -51,7 +51,8 @@ def make(
 
     recipe = _converted(precision, source, out, feeds=feeds, float_nodes=float_nodes, options=options)
     first = next(iter(feeds()), None)
-    recipe["gates"] = accept(out, example(out) if first is None else first)
+    passed = accept(out, example(out) if first is None else first)
+    recipe["gates"] = {**passed, "ran_on": "zeros" if first is None else "the first calibration image"}
     return recipe
 
 
