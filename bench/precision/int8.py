@@ -2,116 +2,123 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
-import logging
 import tempfile
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bench.errors import ArtifactError
-from bench.precision.gate import first_line, load_session, runtime_errors
-from bench.precision.graph import float_region, name_nodes
+from bench.precision.gate import first_line, load_session
+from bench.precision.graph import float_region, int8_share, matching, name_nodes
 from bench.precision.onnxfile import read
+from bench.precision.options import Conversion
+from bench.precision.qdq import COMPUTE, MIN_OPSET, OPERATORS, insert_qdq, opset_of, refuse_quantised, scales_of
+from bench.precision.tune import tune
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from onnx import ModelProto
 
-    from bench.types import Array, Feeds
+    from bench.precision.calibration import TensorRange
+    from bench.precision.tune import Tuned
+    from bench.types import Feeds
 
-OPERATORS = (
-    "Add", "AveragePool", "Concat", "Conv", "ConvTranspose", "Gather", "Gemm", "MatMul", "MaxPool", "Pad", "Relu",
-    "Reshape", "Resize", "Slice", "Split", "Transpose",
-)  # fmt: skip
-"""Quantised: what multiplies, and what passes 8-bit values on so that runtimes need not convert in between."""
-PERCENTILE = 99.999
-"""Share of absolute activation values inside the range; the rest saturates."""
-MIN_OPSET = 13
-"""The first opset with per-channel Q/DQ: below it the quantiser writes a file that no runtime loads."""
-CHUNK = 8
-"""Images whose activations are held in memory at once while histograms are collected."""
+OLDEST_OPSET = 7
+"""onnxruntime promises to load nothing older."""
 
 
-def quantize_int8(source: Path, out: Path, *, feeds: Iterable[Feeds], float_nodes: Sequence[str]) -> dict[str, Any]:
+def quantize_int8(
+    source: Path,
+    out: Path,
+    *,
+    feeds: Callable[[], Iterable[Feeds]],
+    float_nodes: Sequence[str] = (),
+    options: Conversion | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
     """Write ``source`` with 8-bit weights and activations to ``out`` and return the recipe.
 
-    Weights are int8, symmetric, one scale per output channel; activations uint8 with zero point 128, one scale per
-    tensor from the percentile of their absolute values. Inputs and outputs stay float32.
+    Symmetric: weights int8 with one scale per output channel, activations int8 with zero point 0 and one scale per
+    tensor. Inputs, outputs and biases stay float32.
 
     Args:
         source: fp32 ONNX file; an opset below 13 is raised first.
         out: file to write.
-        feeds: calibration inputs, read once, one after the other.
+        feeds: opens the calibration inputs (B = 1) anew at every call, always the same ones in the same order.
         float_nodes: patterns of nodes that stay in float with all that follows them, see ``graph.float_region``.
+        options: what a person chose; the defaults when None.
+        progress: called with (step, done, total).
 
     Raises:
         InputError: ``source`` is not a complete ONNX file.
-        ContractError: ``float_nodes`` that match nothing.
-        ArtifactError: no calibration inputs, non-finite activations, or a graph that cannot be quantised.
+        UsageError: an excluded pattern that matches nothing.
+        ContractError: ``float_nodes`` that match nothing, or inputs that change between two passes.
+        ArtifactError: a graph that is quantised already, has an opset that nobody loads, or cannot be quantised; no
+            calibration inputs; non-finite activations.
     """
     import onnx
     import onnxruntime
-    from onnxruntime.quantization import QuantType
-    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    with tempfile.TemporaryDirectory(prefix="parity-int8-") as scratch, _captured_warnings() as notes:
-        prepared = Path(scratch) / "prepared.onnx"
-        opset = _prepare(source, prepared)
-        model = onnx.load(str(prepared))
-        excluded = float_region(model.graph, float_nodes)
-        counted = _CountedFeeds(feeds)
-        ranges = _calibrate(prepared, counted)
-        quantizer = QDQQuantizer(
-            model,
-            per_channel=True,
-            reduce_range=False,
-            weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QUInt8,
-            tensors_range=ranges,
-            nodes_to_quantize=[],
-            nodes_to_exclude=list(excluded),
-            op_types_to_quantize=list(OPERATORS),
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
-        )
-        quantizer.quantize_model()
-        quantizer.model.topological_sort()
-        _keep_used_domains(quantizer.model.model)
-        onnx.save(quantizer.model.model, str(out))
+    options = options or Conversion()
+    with tempfile.TemporaryDirectory(prefix="parity-int8-") as scratch:
+        model, source_opset = prepared(source, Path(scratch))
+    head = float_region(model.graph, float_nodes)
+    excluded = matching(model.graph, options.exclude)
+    tuned = tune(model, feeds, options=options, float_nodes={*head, *excluded}, operators=OPERATORS, progress=progress)
+    quantised = insert_qdq(
+        tuned.model, tuned.amax, float_nodes=tuned.float_nodes, activations=options.activations, operators=OPERATORS
+    )
+    onnx.save(quantised, str(out))
+    share = int8_share(quantised)
+    scales = scales_of(quantised)
     return {
-        "tool": "onnxruntime.quantization, static Q/DQ",
+        "tool": "backend-parity, static Q/DQ",
         "onnxruntime": onnxruntime.__version__,
         "onnx": onnx.__version__,
-        "weights": "int8, symmetric, per channel",
-        "activations": "uint8, symmetric, per tensor",
-        "calibration": f"percentile {PERCENTILE}",
-        "calibration_images": counted.count,
-        "calibration_sha256": counted.sha256,
+        "options": {**options.identity(), "exclude": list(options.exclude)},
+        "weights": "int8, symmetric, per output channel",
+        "activations": f"{options.activations}, symmetric, per tensor",
         "operators": list(OPERATORS),
-        "opset_of_source": opset,
-        "opset": next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
+        "opset_of_source": source_opset,
+        "opset": opset_of(quantised),
+        "calibration": tuned.report["calibrator"],
+        "calibration_images": tuned.images,
+        "calibration_sha256": tuned.images_sha256,
+        "int8_compute": share,
         "float_patterns": list(float_nodes),
-        "float_nodes": list(excluded),
-        "warnings": notes,
+        "float_nodes": list(head),
+        "excluded": _excluded(quantised, head, excluded, tuned),
+        "ranges": _ranges(tuned.ranges, scales),
+        "tuning": dict(tuned.report),
+        "warnings": _warnings(tuned, share),
     }
 
 
-def _prepare(source: Path, out: Path) -> int:
-    """Raise the opset, fold batch norms and constants with onnxruntime's portable optimiser, infer shapes.
+def prepared(source: Path, scratch: Path) -> tuple[ModelProto, int]:
+    """Float graph ready for Q/DQ: opset 13 or later, batch norms and constants folded, shapes inferred, nodes named.
 
     Returns:
-        The opset of ``source``.
+        The graph, and the opset of ``source``.
+
+    Raises:
+        InputError: ``source`` is not a complete ONNX file.
+        ArtifactError: it is quantised already, has an opset out of range, or cannot be prepared.
     """
     import onnx
 
     read(source)
     model = onnx.load(str(source))
-    opset: int = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    try:
+        refuse_quantised(model)
+        opset = opset_of(model)
+    except ArtifactError as error:
+        raise ArtifactError(f"{source}: {error}") from error
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise ArtifactError(
+            f"{source}: opset {opset} is not supported, {OLDEST_OPSET} to {newest} are. Export the model again, "
+            "with --opset 17"
+        )
     if opset < MIN_OPSET:
         try:
             model = onnx.version_converter.convert_version(model, MIN_OPSET)
@@ -120,76 +127,60 @@ def _prepare(source: Path, out: Path) -> int:
                 f"{source}: opset {opset} cannot be raised to {MIN_OPSET}: {first_line(error)}"
             ) from error
     name_nodes(model.graph)
-    raised = out.with_name("raised.onnx")
+    raised, folded = scratch / "raised.onnx", scratch / "folded.onnx"
     onnx.save(model, str(raised))
     try:
-        load_session(raised, optimised=out)
+        load_session(raised, optimised=folded)
     except ArtifactError as error:
         raise ArtifactError(f"{source}: cannot be prepared for int8: {error}") from error
-    model = onnx.shape_inference.infer_shapes(onnx.load(str(out)), strict_mode=True, data_prop=True)
+    model = onnx.shape_inference.infer_shapes(onnx.load(str(folded)), strict_mode=True, data_prop=True)
     name_nodes(model.graph)
-    onnx.save(model, str(out))
-    return opset
+    _keep_used_domains(model)
+    return model, opset
 
 
-def _calibrate(model: Path, feeds: _CountedFeeds) -> Any:
-    """Collect the range of every activation around ``OPERATORS``."""
-    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
-
-    calibrator = create_calibrator(
-        model,
-        list(OPERATORS),
-        augmented_model_path=str(model.with_name("augmented.onnx")),
-        calibrate_method=CalibrationMethod.Percentile,
-        extra_options={"symmetric": True, "percentile": PERCENTILE},
-    )
-    refusals: tuple[type[Exception], ...] = (ValueError, *runtime_errors())
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # the calibrator prints
-            while chunk := list(islice(feeds, CHUNK)):
-                calibrator.collect_data(_Reader(chunk))
-            if not feeds.count:
-                raise ArtifactError(
-                    "int8 needs calibration images, and there are none. Type: --calibration NAME or DIR"
-                )
-            return calibrator.compute_data()
-    except refusals as error:
-        raise ArtifactError(f"calibration failed at image {feeds.count}: {first_line(error)}") from error
+def _excluded(
+    quantised: ModelProto, head: Sequence[str], patterns: Mapping[str, str], tuned: Tuned
+) -> list[dict[str, str]]:
+    """Every multiplying node that stayed in float, with the reason."""
+    dequantised = {node.output[0] for node in quantised.graph.node if node.op_type == "DequantizeLinear"}
+    inside = set(head)
+    found = []
+    for node in quantised.graph.node:
+        if node.op_type not in COMPUTE or dequantised.issuperset(node.input[:2]):
+            continue
+        if node.name in inside:
+            reason = "head or decode (float_nodes of the model, and what follows them)"
+        elif node.name in patterns:
+            reason = f"--exclude {patterns[node.name]}"
+        else:
+            reason = tuned.reasons.get(node.name, "an input without a usable range, or not a constant weight")
+        found.append({"node": node.name, "operator": node.op_type, "reason": reason})
+    return found
 
 
-class _CountedFeeds:
-    """Iterates over feeds while counting and hashing them."""
-
-    def __init__(self, feeds: Iterable[Feeds]) -> None:
-        self._feeds = iter(feeds)
-        self._digest = hashlib.sha256()
-        self.count = 0
-
-    def __iter__(self) -> Iterator[dict[str, Array]]:
-        return self
-
-    def __next__(self) -> dict[str, Array]:
-        feed = dict(next(self._feeds))
-        self.count += 1
-        for name, value in sorted(feed.items()):
-            self._digest.update(f"{name} {value.dtype} {value.shape}\n".encode())
-            self._digest.update(np.ascontiguousarray(value).data)
-        return feed
-
-    @property
-    def sha256(self) -> str:
-        """Hash over names, types, shapes and bytes of all feeds so far."""
-        return self._digest.hexdigest()
+def _ranges(ranges: Mapping[str, TensorRange], scales: Mapping[str, float]) -> dict[str, list[float]]:
+    """Quantised tensor -> smallest value, largest value, magnitude covered; six digits."""
+    return {
+        name: [float(f"{value:.6g}") for value in (found.low, found.high, found.amax)]
+        for name, found in ranges.items()
+        if name in scales
+    }
 
 
-class _Reader:
-    """The reader that onnxruntime's calibrators ask for, over one chunk."""
-
-    def __init__(self, feeds: Iterable[Mapping[str, Array]]) -> None:
-        self._feeds = iter(feeds)
-
-    def get_next(self) -> Mapping[str, Array] | None:
-        return next(self._feeds, None)
+def _warnings(tuned: Tuned, share: Mapping[str, float]) -> list[str]:
+    notes = []
+    if tuned.report["held_out_are_calibration_images"]:
+        notes.append(f"only {tuned.images} calibration images: none could be held out")
+    if share["macs"] < 0.5:
+        notes.append(f"only {share['macs']:.0%} of the multiply-accumulates are int8")
+    dead = [name for name, found in tuned.ranges.items() if found.amax == 0]
+    if dead:
+        notes.append(f"zero on every calibration image, left in float: {', '.join(dead[:5])}")
+    unscanned = tuned.report.get("sensitivity", {}).get("unscanned", ())
+    if unscanned:
+        notes.append(f"the sensitivity scan ran out of time: {len(unscanned)} nodes were not scanned")
+    return notes
 
 
 def _keep_used_domains(model: ModelProto) -> None:
@@ -198,17 +189,3 @@ def _keep_used_domains(model: ModelProto) -> None:
     kept = [entry for entry in model.opset_import if entry.domain in used]
     del model.opset_import[:]
     model.opset_import.extend(kept)
-
-
-@contextlib.contextmanager
-def _captured_warnings() -> Iterator[list[str]]:
-    """Collect what the quantiser logs: a saturated bias belongs into the recipe."""
-    notes: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: notes.append(record.getMessage())  # type: ignore[method-assign]
-    root = logging.getLogger()
-    root.addHandler(handler)
-    try:
-        yield notes
-    finally:
-        root.removeHandler(handler)
