@@ -35,7 +35,8 @@ def positions(known: Array, wanted: Array) -> Array:
     table[known - first] = np.arange(len(known), dtype=np.int32)
     inside = (wanted >= first) & (wanted <= last)
     if inside.all():
-        return table[wanted - first]
+        whole: Array = table[wanted - first]
+        return whole
     found = np.full(len(wanted), -1, np.int32)
     found[inside] = table[wanted[inside] - first]
     return found
