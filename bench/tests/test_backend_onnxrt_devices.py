@@ -18,6 +18,7 @@ onnx = pytest.importorskip("onnx", reason="onnxruntime's graphs are read with on
 onnxruntime = pytest.importorskip("onnxruntime", reason="the fake raises the errors of the real onnxruntime")
 
 from onnxruntime.capi import onnxruntime_pybind11_state as errors  # noqa: E402
+from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: E402 - before the fake takes its place
 
 from bench.tests import fake_ort  # noqa: E402
 from bench.tests.fake_ort import CPU, CUDA, TENSORRT, Script  # noqa: E402
@@ -77,8 +78,6 @@ def session_of(script):
 @pytest.fixture
 def typed(artifact):
     """The contract network in fp16 with fp32 inputs and outputs."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
     path = artifact.path.with_name("fp16.onnx")
     onnx.save(convert_float_to_float16(onnx.load(artifact.path), keep_io_types=True), path)
     return replace(artifact, path=path)

@@ -245,11 +245,12 @@ def test_a_shape_that_becomes_a_float_is_no_shape_any_more(tmp_path):
     assert shape_nodes(saved(tmp_path, nodes)) == {("Shape", "shape")}
 
 
-def test_a_name_that_two_nodes_share_vouches_for_neither(tmp_path):
+@pytest.mark.parametrize("shape_first", [True, False])
+def test_a_name_that_two_nodes_share_vouches_for_neither(tmp_path, shape_first):
+    twins = [helper.make_node("Mul", ["s", "s"], ["t"], "twin"), helper.make_node("Mul", ["x", "x"], ["y"], "twin")]
     nodes = [
         helper.make_node("Shape", ["x"], ["s"], "shape"),
-        helper.make_node("Mul", ["s", "s"], ["t"], "twin"),
-        helper.make_node("Mul", ["x", "x"], ["y"], "twin"),
+        *(twins if shape_first else twins[::-1]),
         helper.make_node("Add", ["t", "t"], ["u"], ""),
     ]
     found = shape_nodes(saved(tmp_path, nodes, outputs=[("y", TensorProto.FLOAT), ("u", TensorProto.INT64)]))
