@@ -127,24 +127,20 @@ def exclusion(names: Sequence[str]) -> str:
 def _watch(model: ModelProto, tensors: Sequence[str]) -> None:
     """Add largest magnitude and sum of magnitudes of every tensor, as two vectors; all other outputs go.
 
-    The sum is there for NaN, which a maximum may lose. The zero keeps empty tensors from being an error.
+    The sum is there for NaN, which a maximum may lose.
     """
     from onnx import TensorProto, helper, numpy_helper
 
     graph = model.graph
-    graph.initializer.extend([
-        numpy_helper.from_array(np.array([-1], np.int64), "parity_overflow_flat"),
-        numpy_helper.from_array(np.zeros(1, np.float32), "parity_overflow_zero"),
-    ])  # fmt: skip
+    graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), "parity_overflow_flat"))
     peaks, sums = [], []
     for index, name in enumerate(tensors):
         at = f"parity_overflow_{index}"
         graph.node.extend([
             helper.make_node("Abs", [name], [f"{at}_abs"]),
             helper.make_node("Reshape", [f"{at}_abs", "parity_overflow_flat"], [f"{at}_vector"]),
-            helper.make_node("Concat", [f"{at}_vector", "parity_overflow_zero"], [f"{at}_all"], axis=0),
-            helper.make_node("ReduceMax", [f"{at}_all"], [f"{at}_max"], keepdims=1),
-            helper.make_node("ReduceSum", [f"{at}_all"], [f"{at}_sum"], keepdims=1),
+            helper.make_node("ReduceMax", [f"{at}_vector"], [f"{at}_max"], keepdims=1),
+            helper.make_node("ReduceSum", [f"{at}_vector"], [f"{at}_sum"], keepdims=1),
         ])  # fmt: skip
         peaks.append(f"{at}_max")
         sums.append(f"{at}_sum")
@@ -170,7 +166,7 @@ def _run(model: ModelProto, tensors: Sequence[str], feeds: Iterable[Feeds], wher
             if isinstance(batch, int):
                 feed = {n: np.repeat(v, batch, axis=0) if len(v) == 1 else v for n, v in feed.items()}
             peaks, sums = session.run([_PEAKS, _SUMS], dict(feed))
-            # np.maximum hands NaN on.
+            # np.maximum hands NaN on; of an empty tensor the maximum is -inf and the sum 0.
             highest = np.maximum(highest, np.where(np.isnan(sums), np.nan, peaks))
             images += 1
     except refusals as error:

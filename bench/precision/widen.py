@@ -11,20 +11,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from bench.compare import tensor_rms
 from bench.errors import ArtifactError
-from bench.precision.gate import first_line, load_session, runtime_errors
+from bench.precision.gate import first_line, load_session
 from bench.precision.halves import types_of
 from bench.precision.onnxfile import read
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from onnx import GraphProto, ModelProto, NodeProto
-
-    from bench.types import Array
 
 MOVES = frozenset({
     "Abs", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Max",
@@ -32,6 +25,10 @@ MOVES = frozenset({
     "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
 })  # fmt: skip
 """Operators whose outputs hold nothing but values of their inputs, signs and zeros apart: there is nothing to round."""
+_LAYOUT = frozenset({"ReorderInput", "ReorderOutput", "Reshape", "Transpose", "Identity"})
+"""What onnxruntime puts between a convolution in its own memory layout and its reader."""
+_PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+"""Ends of the names of operators that multiply, fused ones included."""
 
 
 def widen(source: Path, out: Path) -> dict[str, Any]:
@@ -39,88 +36,85 @@ def widen(source: Path, out: Path) -> dict[str, Any]:
 
     Raises:
         InputError: not a complete ONNX file.
-        ArtifactError: it holds no bf16, or the widened file lost its roundings in onnxruntime's optimiser.
+        ArtifactError: it holds no bf16, or onnxruntime's optimiser drops roundings.
     """
     import onnx
     import onnxruntime
 
     read(source)
-    given = onnx.load(str(source))
-    model, rounded = widened(given, where=source)
+    model, rounded = widened(onnx.load(str(source)), where=source)
     onnx.save(model, str(out))
-    left = roundings_left(out)
-    check_roundings(given, model, where=source)
+    runs = optimised(out)
+    check_roundings(model, runs, where=source)
     return {
         "tool": "bf16 graph widened: float32 arithmetic, every bf16 tensor rounded to bf16",
         "because": "onnxruntime's CPU provider has no bf16 convolution",
         "onnx": onnx.__version__,
         "onnxruntime": onnxruntime.__version__,
         "roundings": rounded,
-        "roundings_after_optimisation": left,
+        "roundings_after_optimisation": count_roundings(runs),
     }
 
 
-def check_roundings(given: ModelProto, wide: ModelProto, *, where: Path) -> None:
-    """Refuse a widened graph that onnxruntime's optimiser makes compute something else on seeded noise.
-
-    Their number alone does not tell: two in a row are one (behind a product with 1, say).
+def optimised(path: Path) -> ModelProto:
+    """Return the graph that onnxruntime runs, as it writes it after all optimisations.
 
     Raises:
-        ArtifactError: with optimisation the outputs lie nearer to those without any rounding than to its own.
+        ArtifactError: onnxruntime cannot load the file.
     """
-    feeds = noise(given.graph)
-    plain, _ = widened(given, where=where, rounding=False)
-    own, optimised, without = (
-        _outputs(model, feeds, where, optimise=on) for model, on in ((wide, False), (wide, True), (plain, False))
-    )
-    lost, whole = _distance(optimised, own), _distance(without, own)
-    if not (lost <= whole / 2 or lost == 0.0):
+    import onnx
+
+    with tempfile.TemporaryDirectory(prefix="parity-widen-") as scratch:
+        written = Path(scratch) / "optimised.onnx"
+        load_session(path, optimised=written, portable=False)
+        return onnx.load(str(written), load_external_data=False)
+
+
+def check_roundings(wide: ModelProto, runs: ModelProto, *, where: Path) -> None:
+    """Refuse a widened graph that lost roundings when it was optimised.
+
+    Fewer are right where two in a row became one (behind a product with 1, say). Then no product may be read without
+    having been rounded that was not in the file, and no fused operator may have appeared. Values do not tell: sums in
+    another order move a few across a rounding border, and that grows from layer to layer (yolov10n on noise: 0.15 rms
+    from optimisation alone, 0.23 from dropping every rounding).
+
+    Raises:
+        ArtifactError: with the number of roundings before and after.
+    """
+    before, after = count_roundings(wide), count_roundings(runs)
+    if after >= before:
+        return
+    fused = {n.op_type for n in runs.graph.node} - {n.op_type for n in wide.graph.node} - _LAYOUT
+    open_before, open_after = _unrounded(wide), _unrounded(runs)
+    if fused or open_after > open_before:
+        why = f"it fused {', '.join(sorted(fused))}" if fused else f"{open_after - open_before} products lost theirs"
         raise ArtifactError(
-            f"{where}: onnxruntime's optimiser drops roundings to bf16 from the widened graph: it changes the outputs "
-            f"by {lost:.3g} rms, where all roundings together make {whole:.3g}. Use fp16 on this runtime"
+            f"{where}: onnxruntime's optimiser leaves {after} of {before} roundings to bf16 in the widened graph, and "
+            f"{why}: what it would compute is not bf16. Use fp16 on this runtime"
         )
 
 
-def noise(graph: GraphProto) -> dict[str, Array]:
-    """Seeded input: uniform in 0..1 for floats, zeros for the rest; symbolic axes become 1."""
-    from onnx import helper
+def _unrounded(model: ModelProto) -> int:
+    """Number of products of which a reader gets the value before it was rounded."""
+    from onnx import TensorProto
 
-    generator = np.random.default_rng(0)
-    feeds = {}
-    for value in graph.input:
-        tensor = value.type.tensor_type
-        shape = [axis.dim_value or 1 for axis in tensor.shape.dim]
-        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-        is_float = np.issubdtype(dtype, np.floating)
-        feeds[value.name] = generator.random(shape).astype(dtype) if is_float else np.zeros(shape, dtype)
-    return feeds
+    readers: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    outputs = {value.name for value in model.graph.output}
 
+    def leaks(name: str) -> bool:
+        if name in outputs:
+            return True
+        for node in readers.get(name, []):
+            if node.op_type == "Cast" and _target(node) == TensorProto.BFLOAT16:
+                continue
+            if node.op_type not in _LAYOUT or any(leaks(output) for output in node.output):
+                return True
+        return False
 
-def _distance(found: Sequence[Array], own: Sequence[Array]) -> float:
-    """Rms difference; equal values, infinities and NaN included, count as none: whoever runs the file judges those."""
-    errors = []
-    for a, b in zip(found, own, strict=True):
-        same = (a == b) | (np.isnan(a) & np.isnan(b))
-        errors.append(np.where(same, 0.0, np.where(same, 0.0, a).astype(np.float64) - np.where(same, 0.0, b)))
-    return tensor_rms(errors)
-
-
-def _outputs(model: ModelProto, feeds: dict[str, Array], where: Path, *, optimise: bool) -> list[Array]:
-    """Floating outputs of one run on one thread."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    if not optimise:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    refusals: tuple[type[Exception], ...] = (ValueError, *runtime_errors())
-    try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        found = session.run(None, feeds)
-    except refusals as error:
-        raise ArtifactError(f"{where}: cannot be run widened: {first_line(error)}") from error
-    return [value for value in found if np.issubdtype(value.dtype, np.floating)]
+    return sum(node.op_type.endswith(_PRODUCTS) and leaks(node.output[0]) for node in model.graph.node)
 
 
 def widened(model: ModelProto, *, where: Path, rounding: bool = True) -> tuple[ModelProto, int]:
@@ -152,20 +146,6 @@ def widened(model: ModelProto, *, where: Path, rounding: bool = True) -> tuple[M
     wide = onnx.ModelProto()
     wide.CopyFrom(model)
     return wide, _widen(wide.graph, half, rounding=rounding)
-
-
-def roundings_left(path: Path) -> int:
-    """Casts to bfloat16 in the graph that onnxruntime runs, as it writes it after all optimisations.
-
-    Raises:
-        ArtifactError: onnxruntime cannot load the file.
-    """
-    import onnx
-
-    with tempfile.TemporaryDirectory(prefix="parity-widen-") as scratch:
-        optimised = Path(scratch) / "optimised.onnx"
-        load_session(path, optimised=optimised, portable=False)
-        return count_roundings(onnx.load(str(optimised), load_external_data=False))
 
 
 def count_roundings(model: ModelProto) -> int:

@@ -112,6 +112,7 @@ def test_excluded_nodes_compute_in_float(tmp_path):
     out, recipe = convert(source, tmp_path, exclude=("^n_a$",))
     assert recipe["compute_nodes"] == {"fp32": 1}
     assert stored(out)["w"] == "FLOAT"
+    assert not any("fp16" in name for name in (*types(out), *nodes(out)))
 
 
 def test_a_grid_sampled_at_opset_22_is_refused_for_tensorrt_by_name(tmp_path):
@@ -173,21 +174,29 @@ def test_the_weights_of_the_widened_file_stay_bfloat16(tmp_path):
 
 def test_a_widened_graph_that_loses_its_roundings_is_refused(tmp_path, monkeypatch):
     _, half, wide = widened(tmp_path)
-    outputs = widening._outputs
-
-    def forgetful(model, feeds, where, *, optimise):
-        if optimise:
-            model, _ = widening.widened(onnx.load(str(half)), where=where, rounding=False)
-        return outputs(model, feeds, where, optimise=optimise)
-
+    plain, _ = widening.widened(onnx.load(str(half)), where=half, rounding=False)
     widen(half, wide)
-    monkeypatch.setattr(widening, "_outputs", forgetful)
-    with pytest.raises(ArtifactError, match="optimiser drops roundings to bf16"):
+    monkeypatch.setattr(widening, "optimised", lambda path: plain)
+    with pytest.raises(
+        ArtifactError, match=r"leaves 0 of 5 roundings to bf16 .* 2 products lost theirs: what it would"
+    ):
         widen(half, wide)
 
 
-def test_roundings_are_counted_in_the_graph_that_runs(tmp_path):
-    """Behind a product with 1, which the optimiser drops, two roundings are one: fewer, and still right."""
+def test_a_rounding_that_vanished_into_a_fused_operator_is_noticed(tmp_path, monkeypatch):
+    _, half, wide = widened(tmp_path)
+    widen(half, wide)
+    runs = widening.optimised(wide)
+    gone = next(n for n in runs.graph.node if n.op_type == "Cast" and n.input[0] == "b_wide")
+    runs.graph.node.remove(gone)
+    next(n for n in runs.graph.node if n.op_type == "Sigmoid").op_type = "QuickGelu"
+    monkeypatch.setattr(widening, "optimised", lambda path: runs)
+    with pytest.raises(ArtifactError, match=r"leaves 4 of 5 roundings .* it fused QuickGelu"):
+        widen(half, wide)
+
+
+def test_two_roundings_in_a_row_may_become_one(tmp_path):
+    """Behind a product with 1, which the optimiser drops: fewer, and still right."""
     _, half, wide = widened(tmp_path, CONV, "Mul a one -> y", weights={"w": WEIGHTS, "one": f32(1)})
     recipe = widen(half, wide)
     assert (recipe["roundings"], recipe["roundings_after_optimisation"]) == (3, 2)
