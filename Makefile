@@ -3,12 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-gpu check bench clean
 demo: .venv/.ready          ## run the main job on the built-in fixtures
 	@$(BIN)/parity run; code=$$?; [ $$code -eq 0 ] || [ $$code -eq 3 ] || exit $$code
 
-test: check                 ## lint, import contracts, types, tests
+test: check .venv/.trt-wheels ## lint, import contracts, types, tests
 	$(BIN)/pytest --max-images 40 --rounds 4
+
+test-gpu: .venv/.ready      ## what needs a CUDA device; skipped tests say what is missing
+	$(BIN)/pytest -m gpu
 
 check: .venv/.ready
 	$(BIN)/ruff check .
@@ -23,6 +26,13 @@ bench: .venv/.ready         ## ratios measured side by side (not part of test)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --requirement requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# NVIDIA's bindings alone (2.6 MB, no TensorRT), and cuda-bindings: the contract tests read their names. Never installed.
+TRT_CONTRACT := bench/tests/trt_contract
+.venv/.trt-wheels: .venv/.ready $(wildcard $(TRT_CONTRACT)/*.txt)
+	for list in bindings-10 bindings-11 cuda; do $(BIN)/pip download --quiet --no-deps --only-binary :all: --require-hashes \
+		--dest .venv/trt-wheels --requirement $(TRT_CONTRACT)/$$list.txt || exit 1; done
 	@touch $@
 
 clean:
