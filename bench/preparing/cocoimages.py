@@ -6,27 +6,25 @@ evaluation set: calibrating on it makes int8 look better than it is.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zipfile
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import msgspec
 from filelock import FileLock, Timeout
 
 from bench.errors import InputError, UsageError
 from bench.files import write_atomic
-from bench.images import IMAGE_SUFFIXES, image_size_hw
+from bench.images import image_size_hw
 from bench.paths import cache_dir
 from bench.preparing.download import Expected, Missing, Policy, Unreachable, fetch, safe_name
+from bench.preparing.namelists import SPLITS, choose, names_in, read_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
 PREFIX = "coco-"
-SPLITS = ("train2017", "val2017")
 EVALUATION_SPLIT = "val2017"
 BASE_URL = "http://images.cocodataset.org"
 """The host has no certificate of its own name; sizes, MD5 and the image's own end marker are checked instead."""
@@ -145,20 +143,6 @@ def want(
     )
 
 
-def choose(names: Sequence[str], count: int, seed: int, *, where: str) -> tuple[str, ...]:
-    """Choose ``count`` names by seed, sorted: those whose ``sha256("SEED:NAME")`` is smallest.
-
-    The choice depends on nothing but seed and names: neither on their order nor on the version of a random generator.
-
-    Raises:
-        InputError: fewer names than asked for, or none.
-    """
-    if not names or len(names) < count:
-        raise InputError(f"{where}: holds {len(names)} images, {count} are asked for. Type: --calibration-images N")
-    ranked = sorted(set(names), key=lambda n: hashlib.sha256(f"{seed}:{n}".encode()).digest())
-    return tuple(sorted(ranked[:count]))
-
-
 def obtain(
     wanted: Wanted, *, policy: Policy | None = None, progress: Callable[[str, int, int], None] | None = None
 ) -> Wanted:
@@ -223,56 +207,6 @@ def is_whole(path: Path) -> bool:
     return True
 
 
-class _Image(msgspec.Struct):
-    file_name: str
-    coco_url: str = ""
-
-
-class _Listing(msgspec.Struct):
-    images: list[_Image]
-
-
-def read_names(path: Path, split: str) -> tuple[str, ...]:
-    """Read file names from COCO json (``images[].file_name``) or from text (a name per line, ``#`` comments).
-
-    Raises:
-        InputError: not such a file, empty, a name that is no plain image name, or images of another split.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). Give a readable list of file names.") from error
-    return _names_in(content, str(path), split, is_json=path.suffix.lower() == ".json")
-
-
-def _names_in(content: bytes, where: str, split: str, *, is_json: bool) -> tuple[str, ...]:
-    if is_json:
-        try:
-            images = msgspec.json.decode(content, type=_Listing).images
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise InputError(f"{where}: not COCO json with a list 'images': {error}.") from error
-        others = [s for s in SPLITS if s != split and any(f"/{s}/" in i.coco_url for i in images)]
-        if others:
-            raise InputError(
-                f"{where}: lists images of {others[0]}, not of {split}. Give instances_{split}.json or another list."
-            )
-        lines = [(f"images[{n}]", image.file_name) for n, image in enumerate(images)]
-    else:
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{where}: not UTF-8 text (byte {error.start}).") from error
-        lines = [(f"line {n}", line.strip()) for n, line in enumerate(text.splitlines(), start=1)]
-        lines = [(place, name) for place, name in lines if name and not name.startswith("#")]
-    names = dict.fromkeys(safe_name(name, where=f"{where}: {place}") for place, name in lines)
-    wrong = next((n for n in names if not n.lower().endswith(IMAGE_SUFFIXES)), None)
-    if wrong is not None:
-        raise InputError(f"{where}: {wrong!r} is no image ({', '.join(IMAGE_SUFFIXES)}). Correct the list.")
-    if not names:
-        raise InputError(f"{where}: names no image.")
-    return tuple(names)
-
-
 def _cached_list(folder: Path, split: str) -> Path:
     return folder / f"{split}.txt"
 
@@ -293,7 +227,7 @@ def _fetch_list(wanted: Wanted, policy: Policy | None, report: Callable[[str, in
         with zipfile.ZipFile(path) as opened:
             if opened.getinfo(member).file_size > _LISTED_LIMIT:
                 raise InputError(f"{path}: {member} is too long to be COCO's.")
-            names = _names_in(opened.read(member), f"{path.name}: {member}", wanted.split, is_json=True)
+            names = names_in(opened.read(member), f"{path.name}: {member}", wanted.split, is_json=True)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         raise InputError(f"{path}: holds no {member} ({error}). Delete it and type the same command again.") from error
     head = f"# images of COCO {wanted.split}, from {member} in {archive.path} (MD5 {archive.md5})\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import BenchError, InputError, UsageError
@@ -16,13 +17,15 @@ from bench.types import FixtureSet, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from bench.preparing.cocoimages import Wanted
     from bench.preparing.download import Policy
 
 DEFAULT_COUNT = 100
-_NOT_COMPARED = "not compared"
+
+
+class _NotHereError(Exception):
+    """The evaluation set cannot be opened on this host; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +60,13 @@ class Images:
     evaluation_sets: tuple[str, ...]
     """Sets that they were compared with."""
     compared_with: str
-    """How that was done, or why it could not be."""
+    """How that was done, or that it could not be; without folders, since it is published."""
+    why_not_compared: str = ""
 
     @property
     def compared(self) -> bool:
         """Whether the evaluation set was there to be compared with."""
-        return not self.compared_with.startswith(_NOT_COMPARED)
+        return not self.why_not_compared
 
 
 def own_split(choice: Choice) -> bool:
@@ -126,7 +130,12 @@ def open_images(choice: Choice, *, progress: Callable[[str, int, int], None], po
     samples = choose_samples(found.samples, count_of(choice, len(found.samples), label), choice.seed)
     hashes = tuple((s.path.name, sha256_file(s.path)) for s in samples)
     digest = hashlib.sha256("".join(f"{name} {sha}\n" for name, sha in hashes).encode())
-    shared, sets, how = _shared_with_evaluation(choice, samples, progress)
+    why_not = ""
+    try:
+        shared, sets, how = _shared_with_evaluation(choice, samples, progress)
+    except _NotHereError as error:
+        shared, sets, why_not = 0, (), str(error)
+        how = f"not compared with {Path(choice.evaluation).name}, which the preparing host could not open"
     if shared and not choice.allow_evaluation:
         raise InputError(
             f"{label}: {shared} of {len(samples)} calibration images are in the evaluation set {choice.evaluation}: "
@@ -141,6 +150,7 @@ def open_images(choice: Choice, *, progress: Callable[[str, int, int], None], po
         evaluation_images=shared,
         evaluation_sets=sets,
         compared_with=how,
+        why_not_compared=why_not,
     )
 
 
@@ -204,7 +214,7 @@ def _shared_with_evaluation(
     try:
         evaluation = resolve(name, progress=lambda done, total: progress(f"render {name}", done, total))
     except BenchError as error:
-        return 0, (), f"{_NOT_COMPARED} with {name}, which cannot be opened here: {error}"
+        raise _NotHereError(str(error)) from error
     sizes = {(s.width, s.height) for s in samples}
     candidates = [s for s in evaluation.samples if (s.width, s.height) in sizes]
     known = set()

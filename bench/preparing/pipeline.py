@@ -118,7 +118,7 @@ class _Preparation:
                 "better than it is. Card and manifest say so."
             )
         elif not images.compared:
-            self._events.note(f"calibration images were {images.compared_with}")
+            self._events.note(f"calibration images {images.compared_with}: {images.why_not_compared}")
         recipe = self._int8(images)
         ranges = self._calibrate(images, recipe)
         cache = self._cache(recipe)

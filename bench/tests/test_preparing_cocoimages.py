@@ -11,8 +11,9 @@ import pytest
 
 from bench.errors import InputError, UsageError
 from bench.preparing import cocoimages
-from bench.preparing.cocoimages import Archive, choose, obtain, read_names, require, want
+from bench.preparing.cocoimages import Archive, obtain, require, want
 from bench.preparing.download import Policy
+from bench.preparing.namelists import choose, read_names
 from bench.tests.preparing_servers import Files, serving
 
 QUICK = Policy(timeout_s=5, attempts=2, pause_s=0)
