@@ -63,6 +63,7 @@ def test_an_engine_is_built_and_known(version, model):
     ]
     assert [r.high for r in built.ranges] == [(1, 3, 8, 8)]
     assert observed_precision(built.layers) == ("fp32", {"fp32": 3}, 1.0)
+    assert {layer.inputs for layer in built.layers} == {("fp32",)}, "a dynamic axis hides types without a context"
     assert built.tensorrt == version
     assert built.trtexec_build.startswith(f"trtexec --onnx={model}")
     assert ("--stronglyTyped" in built.trtexec_build) is (version == TEN)

@@ -1,12 +1,14 @@
 """``parity build-engine`` on a stub of the driver and the fake TensorRT, and on a host that has neither."""
 
 import json
+import os
 import subprocess
 import sys
 
 import onnx
 import pytest
 
+from bench.paths import REPOSITORY
 from bench.schema import validate, validate_file
 from bench.tests.stub_driver import make_driver
 from bench.tests.test_trt_build_graphfile import quantised
@@ -42,7 +44,7 @@ def place(tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "tensorrt.py").write_text(FAKE)
     onnx.save(tiny_model(), str(tmp_path / "tiny.onnx"))
-    return tmp_path, {**make_driver(tmp_path / "driver"), "PYTHONPATH": str(tmp_path / "site")}
+    return tmp_path, {**make_driver(tmp_path / "driver"), "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{REPOSITORY}"}
 
 
 def run(*words, cwd, env=None):

@@ -112,6 +112,22 @@ def test_a_truncated_file_is_bad_input_at_every_length(tmp_path):
             read_graph_file(path)
 
 
+def test_a_truncated_graph_is_seen_when_the_opset_stands_before_it(tmp_path):
+    """Two messages one after the other are their union: here the graph comes last, so that a cut leaves an opset."""
+    model, rest = tiny_model(), onnx.ModelProto()
+    rest.CopyFrom(model)
+    rest.ClearField("graph")
+    model.ClearField("opset_import")
+    whole = rest.SerializeToString() + model.SerializeToString()
+    path = tmp_path / "m.onnx"
+    path.write_bytes(whole)
+    assert read_graph_file(path).operators["Conv"] == 3
+    for missing in (1, 2, 7, 60, 200):
+        path.write_bytes(whole[:-missing])
+        with pytest.raises(InputError, match=r"ends after the file does"):
+            read_graph_file(path)
+
+
 @given(st.binary(max_size=200))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_are_either_read_or_bad_input(tmp_path, content):

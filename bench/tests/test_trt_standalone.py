@@ -13,6 +13,7 @@ import onnx
 import pytest
 
 from bench.errors import ContractError
+from bench.paths import REPOSITORY
 from bench.precision.onnxfile import artifact_sha256
 from bench.schema import validate
 from bench.tests.stub_driver import make_driver
@@ -156,7 +157,7 @@ def fake(tmp_path, driver):
     """An environment whose driver is the stub and whose tensorrt is the fake."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "tensorrt.py").write_text(FAKE)
-    return {**driver, "PYTHONPATH": str(tmp_path / "site")}
+    return {**driver, "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{REPOSITORY}"}
 
 
 def test_a_whole_build_writes_engine_and_record(tmp_path, fake):
