@@ -28,6 +28,8 @@ ENDPOINT = "HF_ENDPOINT"
 DEFAULT_ENDPOINT = "https://huggingface.co"
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _HIDDEN = "***"
+_XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
+"""hf_xet, which uploads the large files, states the status in words only."""
 TIMEOUT_S = 60.0
 """Silence of the hub after which a request ends."""
 
@@ -196,6 +198,8 @@ def _status(error: BaseException | None) -> int | None:
         answer = getattr(error, "response", None)
         if answer is not None and isinstance(getattr(answer, "status_code", None), int):
             return int(answer.status_code)
+        if found := _XET_STATUS.search(str(error)):
+            return int(found[1])
         error = error.__cause__ or error.__context__
     return None
 

@@ -89,6 +89,18 @@ def test_a_refusal_says_what_to_type_and_keeps_everything(fake, folder, files, s
     assert fake.committed == {}
 
 
+@pytest.mark.parametrize(
+    ("status", "words"), [(401, "does not accept the token"), (403, "may not write"), (404, "knows no")]
+)
+def test_a_refusal_of_the_upload_by_xet_is_understood_too(fake, folder, files, monkeypatch, status, words):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    fake.fail["xet"] = status
+    with pytest.raises(HubError, match=words):
+        put(folder, files)
+    assert "xet" in fake.calls
+    assert fake.committed == {}
+
+
 def test_a_wrong_token_is_a_401(fake, folder, files, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_anotherTokenOfNobody")
     with pytest.raises(HubError, match="does not accept the token"):

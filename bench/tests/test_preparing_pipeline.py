@@ -14,6 +14,7 @@ from bench.precision.qdq import scales_of
 from bench.precision.trtcache import read_cache
 from bench.preparing import pipeline, steps
 from bench.preparing.manifest import FILES
+from bench.preparing.ranges import write_trt_cache
 from bench.schema import read_json, validate_file
 from bench.tests.preparing_model import make_world, typed, write_images
 from bench.tests.preparing_servers import Files, Hub, serving
@@ -92,6 +93,18 @@ def test_the_calibration_is_of_the_fp32_file_and_the_cache_of_the_int8_file(worl
     # in front of a ReLU the range behind it
     for name in ("images", "b", "e"):
         assert cache.scales[name] == pytest.approx(calibration.ranges[name].scale, rel=0.05)
+
+
+def test_scales_of_moved_values_are_not_those_of_the_fp32_file(folder):
+    ranges = read_calibration(folder / "calibration.json").ranges
+    moved = {"tuning": {"equalisation": {"kept": True}}}
+    facts = write_trt_cache(folder, moved, version="8601")
+    cache = read_cache(folder / "calibration.cache")
+    assert facts["scales_from"] == "calibration.json"
+    assert cache.header == "TRT-8601-EntropyCalibration2"
+    assert set(cache.scales) == set(scales_of(onnx.load(folder / "model.int8.onnx")))
+    for name, scale in cache.scales.items():
+        assert scale == pytest.approx(ranges[name].scale, rel=1e-6)
 
 
 def test_the_card_states_what_was_and_what_was_not_done(world):
