@@ -23,17 +23,17 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from bench.tests import fake_ort  # noqa: E402
 
-# Names of provider options by the CUDA and TensorRT pages of onnxruntime.ai/docs/execution-providers and by the parsers
-# of these options in microsoft/onnxruntime (cuda_execution_provider_info.cc, tensorrt_execution_provider_info.cc).
+# Names of provider options by the CUDA and TensorRT pages of onnxruntime.ai/docs/execution-providers; each stands, as a
+# text of its own, in the provider libraries of the wheel onnxruntime-gpu 1.31.1 (read there on 2026-11-21).
 CUDA_OPTIONS = frozenset({
-    "device_id", "user_compute_stream", "do_copy_in_default_stream", "use_ep_level_unified_stream", "gpu_mem_limit",
+    "device_id", "do_copy_in_default_stream", "use_ep_level_unified_stream", "gpu_mem_limit",
     "arena_extend_strategy", "cudnn_conv_algo_search", "cudnn_conv_use_max_workspace", "cudnn_conv1d_pad_to_nc1d",
     "enable_cuda_graph", "enable_skip_layer_norm_strict_mode", "use_tf32", "prefer_nhwc", "gpu_external_alloc",
     "gpu_external_free", "gpu_external_empty_cache", "tunable_op_enable", "tunable_op_tuning_enable",
     "tunable_op_max_tuning_duration_ms",
 })  # fmt: skip
 TENSORRT_OPTIONS = frozenset({
-    "device_id", "user_compute_stream", "trt_max_workspace_size", "trt_max_partition_iterations",
+    "device_id", "trt_max_workspace_size", "trt_max_partition_iterations",
     "trt_min_subgraph_size", "trt_fp16_enable", "trt_bf16_enable", "trt_int8_enable", "trt_engine_cache_enable",
     "trt_engine_cache_path", "trt_engine_cache_prefix", "trt_timing_cache_enable", "trt_timing_cache_path",
     "trt_force_timing_cache", "trt_detailed_build_log", "trt_builder_optimization_level", "trt_auxiliary_streams",
