@@ -2088,21 +2088,16 @@ def _asked(where: str, call: Any) -> Any:
 
 
 def _hub_errors() -> tuple[type[BaseException], ...]:
-    """Exceptions of huggingface_hub 0.x (requests, whose errors are OSErrors) and 1.x (httpx)."""
-    kinds: list[type[BaseException]] = [OSError, ValueError]
+    """What huggingface_hub raises: its own errors, and those of the HTTP library that its version is built on.
+
+    That library was requests, then httpx, then httpx2 (2.4); its base class is an ancestor of the hub's HTTP error.
+    """
     try:
         from huggingface_hub.errors import HfHubHTTPError
-
-        kinds.append(HfHubHTTPError)
-    except ImportError:
-        pass
-    try:
-        import httpx
-
-        kinds.append(httpx.HTTPError)
-    except ImportError:
-        pass
-    return tuple(kinds)
+    except ImportError:  # before 0.22: all of them are OSErrors there
+        return (OSError, ValueError)
+    family = [kind for kind in HfHubHTTPError.__mro__ if issubclass(kind, Exception) and kind is not Exception]
+    return (OSError, ValueError, *family)
 
 
 # -------------------- bench/trt/target.py

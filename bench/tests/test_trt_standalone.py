@@ -72,7 +72,7 @@ def test_it_has_no_import_of_the_harness_and_no_syntax_newer_than_python_3_8():
         for alias in node.names
     }
     assert "bench" not in names
-    assert names - set(sys.stdlib_module_names) == {"tensorrt", "huggingface_hub", "httpx"}
+    assert names - set(sys.stdlib_module_names) == {"tensorrt", "huggingface_hub"}
     assert "slots=True" not in SCRIPT.read_text("utf-8")
 
 
