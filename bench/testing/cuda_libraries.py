@@ -118,8 +118,9 @@ def fake_pycuda(device: FakeDevice) -> dict[str, ModuleType]:
                 device.unpin(self.address)
 
     def pagelocked_empty(shape: Any, dtype: Any) -> Array:
-        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        return np.asarray(HostAllocation(size)).view(dtype)
+        if np.dtype(dtype) != np.uint8 or len(shape) != 1:
+            raise TypeError("the fake page-locks bytes")
+        return np.asarray(HostAllocation(shape[0]))  # its base is the allocation, as pycuda documents
 
     def memcpy_htod_async(dest: Any, src: Array, stream: Any) -> None:
         with said():

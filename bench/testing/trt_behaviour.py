@@ -25,10 +25,6 @@ _STORAGE = {"FLOAT": "float32", "HALF": "float16", "BF16": "uint16", "INT8": "in
             "INT64": "int64", "BOOL": "bool", "UINT8": "uint8"}  # fmt: skip
 
 
-def _builder(self: Any, logger: Any) -> None:
-    self._state.world.logger = logger
-
-
 def _create_network(self: Any, flags: int = 0) -> Any:
     world = self._state.world
     creation = world.module.NetworkDefinitionCreationFlag
@@ -123,10 +119,6 @@ def _calibrated(world: Any, calibrator: Any, found: Network) -> bool:
     calibrator.get_batch([io.name for io in found.inputs])
     world.log("ERROR", "[fake] calibration failure: there are no images")
     return False
-
-
-def _runtime(self: Any, logger: Any) -> None:
-    self._state.world.logger = logger
 
 
 def _deserialize(self: Any, data: Any) -> Any:
@@ -304,7 +296,6 @@ BEHAVIOUR: dict[str, Callable[..., Any]] = {
     "init_libnvinfer_plugins": lambda world, logger, namespace: True,
     "Logger": lambda self, severity=None: None,
     "Logger.log": lambda self, severity, text: None,
-    "Builder": _builder,
     "Builder.create_network": _create_network,
     "Builder.create_builder_config": _create_config,
     "Builder.create_optimization_profile": lambda self: self._state.world.made("IOptimizationProfile", shapes={}),
@@ -336,7 +327,6 @@ BEHAVIOUR: dict[str, Callable[..., Any]] = {
     "IBuilderConfig.get_timing_cache": lambda self: self._state.cache,
     "IOptimizationProfile.set_shape": _set_shape,
     "ITimingCache.serialize": _host_memory(lambda self: self._state.content),
-    "Runtime": _runtime,
     "Runtime.deserialize_cuda_engine": _deserialize,
     "ICudaEngine.num_io_tensors": lambda self: len(_ios(self)),
     "ICudaEngine.get_tensor_name": lambda self, index: _ios(self)[index].name,

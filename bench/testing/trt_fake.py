@@ -95,6 +95,10 @@ class World:
         if self.logger is not None:
             self.logger.log(getattr(self.module.ILogger.Severity, severity), text)
 
+    def hear(self, arguments: Sequence[Any]) -> None:
+        """Log to the logger among these arguments from now on."""
+        self.logger = next((a for a in arguments if isinstance(a, self.module.ILogger)), self.logger)
+
     def called(self, call: str, ordinary: Callable[[], Any]) -> Any:
         """Record a call, and return what the script or the ordinary behaviour says."""
         self.calls.append(call)
@@ -213,6 +217,7 @@ def _constructor(world: World, name: str, signatures: Any) -> Callable[..., None
             raise TypeError(f"tensorrt.{name}: No constructor defined!")
         given = arranged(name, signatures, args, kwargs)
         begin(self, world, name, {})
+        world.hear(given)
         if world.called(name, lambda: self) is None:
             raise TypeError(NULL_FACTORY)
         behave = world.behaviour.get(name)
@@ -254,6 +259,7 @@ def _property(world: World, call: str, *, writable: bool) -> property:
 def _function(world: World, name: str, signatures: Any) -> Callable[..., Any]:
     def function(*args: Any, **kwargs: Any) -> Any:
         given = arranged(name, signatures, args, kwargs) if signatures else list(args)
+        world.hear(given)
         behave = world.behaviour.get(name)
         if behave is None:
             raise NotImplementedError(f"the fake has no behaviour for {name}")
