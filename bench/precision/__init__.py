@@ -39,7 +39,7 @@ def make(
         source: fp32 ONNX file.
         out: file to write.
         feeds: opens the calibration inputs (B = 1) anew at every call, always the same ones in the same order.
-        float_nodes: patterns of nodes that int8 leaves in float, see ``graph.float_region``.
+        float_nodes: patterns of nodes that int8 and bf16 leave in float, see ``graph.float_region``.
         options: what a person chose; the defaults when None.
 
     Raises:
@@ -72,7 +72,8 @@ def _converted(
     if precision == "bf16":
         from bench.precision.bf16 import convert_bf16
 
-        return convert_bf16(source, out, exclude=options.exclude if options else ())
+        exclude = options.exclude if options else ()
+        return convert_bf16(source, out, float_nodes=float_nodes, exclude=exclude)
     if precision == "int8":
         from bench.precision.int8 import quantize_int8
 

@@ -99,7 +99,9 @@ def open_source(path: Path, *, half: str) -> ModelProto:
     return model
 
 
-def halve(model: ModelProto, *, where: Path, half: str, exclude: Sequence[str] = ()) -> Halved:
+def halve(
+    model: ModelProto, *, where: Path, half: str, exclude: Sequence[str] = (), head: Sequence[str] = ()
+) -> Halved:
     """Convert to fp16 what may be ``half``; the model given is not changed.
 
     Args:
@@ -107,9 +109,11 @@ def halve(model: ModelProto, *, where: Path, half: str, exclude: Sequence[str] =
         where: its file, for messages.
         half: ``float16`` or ``bfloat16``: the type that every converted tensor must be allowed to have.
         exclude: patterns of nodes that stay in float32, see ``graph.matching``.
+        head: patterns of nodes that stay with all that follows them, see ``graph.float_region``.
 
     Raises:
         UsageError: as ``graph.matching``.
+        ContractError: as ``graph.float_region``.
         ArtifactError: the graph is not one that can be converted.
     """
     import onnx
@@ -123,7 +127,7 @@ def halve(model: ModelProto, *, where: Path, half: str, exclude: Sequence[str] =
     _drop_unused_roi(source.graph)
     opset = opset_of(source)
     try:
-        kept = kept_in_float(source.graph, types_of(source), opset=opset, half=half, exclude=exclude)
+        kept = kept_in_float(source.graph, types_of(source), opset=opset, half=half, exclude=exclude, head=head)
         working = onnx.ModelProto()
         working.CopyFrom(source)
         _own_weights(working.graph, kept, opset)

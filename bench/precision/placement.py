@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.precision.graph import matching
+from bench.precision.graph import float_region, matching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +21,7 @@ FEATURES = COMPUTE | {
 }  # fmt: skip
 """What gives features; coordinates and sizes are computed from there on."""
 EXCLUDED = "excluded"
+HEAD = "head of the model"
 COORDINATES = "positions and sizes"
 CUSTOM = "operator of another domain"
 NO_HALF = "ONNX has no {} for it"
@@ -28,7 +29,13 @@ BLOCKED = "the converter keeps it"
 
 
 def kept_in_float(
-    graph: GraphProto, types: Mapping[str, int], *, opset: int, half: str, exclude: Sequence[str] = ()
+    graph: GraphProto,
+    types: Mapping[str, int],
+    *,
+    opset: int,
+    half: str,
+    exclude: Sequence[str] = (),
+    head: Sequence[str] = (),
 ) -> dict[str, str]:
     """Name of each node that has float32 tensors and keeps them -> reason.
 
@@ -38,14 +45,17 @@ def kept_in_float(
         opset: of the default domain.
         half: ``float16`` or ``bfloat16``.
         exclude: patterns, see ``graph.matching``.
+        head: patterns of nodes that stay with all that follows them, see ``graph.float_region``.
 
     Raises:
         UsageError: as ``graph.matching``.
+        ContractError: as ``graph.float_region``.
     """
     from onnx import TensorProto
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST
 
     excluded = matching(graph, exclude)
+    region = frozenset(float_region(graph, head))
     positions = frozenset(_coordinates(graph, types))
     kept = {}
     for node in graph.node:
@@ -53,6 +63,8 @@ def kept_in_float(
             continue
         if node.name in excluded:
             kept[node.name] = EXCLUDED
+        elif node.name in region:
+            kept[node.name] = HEAD
         elif node.domain not in ("", "ai.onnx"):
             kept[node.name] = CUSTOM
         elif node.op_type in DEFAULT_OP_BLOCK_LIST:

@@ -17,9 +17,10 @@ from bench import precision
 from bench.artifacts import Store
 from bench.attest import mismatch
 from bench.backends import onnxrt, openvino
-from bench.errors import ArtifactError, InputError
+from bench.errors import ArtifactError, ContractError, InputError
 from bench.precision import widen as widening
 from bench.precision.bf16 import LARGEST, convert_bf16, to_bfloat16
+from bench.precision.fp16 import convert_fp16
 from bench.precision.gate import load_session
 from bench.precision.options import Conversion
 from bench.precision.widen import count_roundings, widen
@@ -113,6 +114,17 @@ def test_excluded_nodes_compute_in_float(tmp_path):
     assert recipe["compute_nodes"] == {"fp32": 1}
     assert stored(out)["w"] == "FLOAT"
     assert not any("fp16" in name for name in (*types(out), *nodes(out)))
+
+
+def test_the_head_and_all_that_follows_it_stay_in_float(tmp_path):
+    source = graph(tmp_path / "m.onnx", *LINES, weights={"w": WEIGHTS, "k": f32(0.3)})
+    out = tmp_path / "out.onnx"
+    recipe = precision.make("bf16", source, out, feeds=lambda: iter((ONE,)), float_nodes=["^n_d$"])
+    assert recipe["nodes_left_in_float"] == {"head of the model": {"Conv": 1, "Sigmoid": 1}}
+    assert (types(out)["c"], types(out)[nodes(out)["n_d"].output[0]]) == ("BFLOAT16", "FLOAT")
+    with pytest.raises(ContractError, match="none of 'nowhere' matches"):
+        convert_bf16(source, out, float_nodes=["nowhere"])
+    assert "head of the model" not in convert_fp16(source, out)["nodes_left_in_float"]
 
 
 def test_a_grid_sampled_at_opset_22_is_refused_for_tensorrt_by_name(tmp_path):

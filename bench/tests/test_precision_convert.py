@@ -49,7 +49,7 @@ def test_a_half_artefact_is_about_half_as_large(tmp_path, name):
     source = save_tiny(tmp_path / "fp32.onnx")
     out, _ = make(name, source, tmp_path)
     sizes = [sum(len(t.raw_data) for t in onnx.load(str(p)).graph.initializer) for p in (source, out)]
-    assert 0.5 <= sizes[1] / sizes[0] < 0.52
+    assert 0.5 <= sizes[1] / sizes[0] < 0.53  # bf16 keeps the head
 
 
 def test_the_gate_runs_on_the_first_calibration_image(source, tmp_path, monkeypatch):
