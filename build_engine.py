@@ -449,6 +449,8 @@ def make_logger(trt: Any) -> Any:
 cuda_problem = problem
 
 
+BUILD_RECIPE = 1
+"""Raised when the same options lead to another engine: one of an older recipe is then not taken for a new one."""
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h; a C interface keeps its numbers."""
 
@@ -512,7 +514,12 @@ def engine_identity(onnx_sha256: str, host: HostKey, options: BuildOptions) -> d
     Raises:
         InputError: the calibration cache cannot be read.
     """
-    return {"onnx_sha256": onnx_sha256, "host": host.identity(), "options": options.identity()}
+    return {
+        "onnx_sha256": onnx_sha256,
+        "host": host.identity(),
+        "options": options.identity(),
+        "build_recipe": BUILD_RECIPE,
+    }
 
 
 def short_key(identity: Mapping[str, Any]) -> str:
@@ -1488,8 +1495,7 @@ def build_engine(
     if not onnx.is_file():
         raise InputError(f"{onnx}: no such file. Give the path of an .onnx file.")
     logger = make_logger(trt)
-    if (load_plugins := getattr(trt, "init_libnvinfer_plugins", None)) is not None:
-        load_plugins(logger, "")
+    plugins = trt.init_libnvinfer_plugins(logger, "")  # before parsing: nodes such as EfficientNMS_TRT are plugins
     builder = _made(trt.Builder, logger, what="builder", explain=logger.explain)
     creation = _creation_flags(trt, options)
     network = _not_none(
@@ -1503,6 +1509,8 @@ def build_engine(
     profile = add_profile(builder, config, ranges, explain=logger.explain)
     calibrator, notes = set_legacy(trt, config, options, profile, explain=logger.explain)
     cache = _timing_cache(config, options, host, logger.explain)
+    if plugins is False:
+        notes.append("TensorRT's own plugins could not be registered; a file that needs one is not parsed")
     if cache is not None and cache.state == "rejected":
         notes.append(f"TensorRT rejected the timing cache {cache.path.name}; it is made again")
 

@@ -424,6 +424,10 @@ def build_engine(
     weights: Weights = None,
     fixtures: Fixtures = None,
     calibration: Calibration = None,
+    exclude: Exclude = None,
+    calibrator: Calibrator = None,
+    activations: Activations = None,
+    tune: Tune = None,
     rebuilds: Annotated[int, typer.Option("--rebuilds", metavar="K", help="Build K engines and compare them.")] = 1,
     tf32: Annotated[bool | None, typer.Option("--tf32/--no-tf32", help="Allow TF32 (default: for tf32 only).")] = None,
     batch: Annotated[Text, typer.Option("--batch", metavar="MIN,OPT,MAX", help="Limits of a dynamic batch.")] = None,
@@ -464,7 +468,16 @@ def build_engine(
         calibration_cache=cache,
         any_cache_version=any_cache_version,
     )
-    options = {"models": model, "weights": weights or None, "fixtures": fixtures, "calibration": calibration}
+    options = {
+        "models": model,
+        "weights": weights or None,
+        "fixtures": fixtures,
+        "calibration": calibration,
+        "exclude": exclude or None,
+        "calibrator": calibrator,
+        "activations": activations,
+        "tune": tune,
+    }
     raise typer.Exit(
         build_engine_command(
             options,

@@ -174,6 +174,13 @@ def test_a_file_that_is_no_onnx_has_the_parsers_words(tmp_path):
 
 
 @BOTH
+def test_plugins_that_cannot_be_registered_are_told(version, model):
+    world = fake_tensorrt(version)
+    world.answer("init_libnvinfer_plugins", False)
+    assert "plugins could not be registered" in build(world, model).notes[0]
+
+
+@BOTH
 def test_an_inspector_that_is_silent_with_a_context_is_asked_without_one(version, model):
     world = fake_tensorrt(version)
     world.answer("EngineInspector.get_engine_information", "")

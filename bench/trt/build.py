@@ -78,8 +78,7 @@ def build_engine(
     if not onnx.is_file():
         raise InputError(f"{onnx}: no such file. Give the path of an .onnx file.")
     logger = make_logger(trt)
-    if (load_plugins := getattr(trt, "init_libnvinfer_plugins", None)) is not None:
-        load_plugins(logger, "")
+    plugins = trt.init_libnvinfer_plugins(logger, "")  # before parsing: nodes such as EfficientNMS_TRT are plugins
     builder = _made(trt.Builder, logger, what="builder", explain=logger.explain)
     creation = _creation_flags(trt, options)
     network = _not_none(
@@ -93,6 +92,8 @@ def build_engine(
     profile = add_profile(builder, config, ranges, explain=logger.explain)
     calibrator, notes = set_legacy(trt, config, options, profile, explain=logger.explain)
     cache = _timing_cache(config, options, host, logger.explain)
+    if plugins is False:
+        notes.append("TensorRT's own plugins could not be registered; a file that needs one is not parsed")
     if cache is not None and cache.state == "rejected":
         notes.append(f"TensorRT rejected the timing cache {cache.path.name}; it is made again")
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from bench.trt.options import BuildOptions
 
+BUILD_RECIPE = 1
+"""Raised when the same options lead to another engine: one of an older recipe is then not taken for a new one."""
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h; a C interface keeps its numbers."""
 
@@ -82,7 +84,12 @@ def engine_identity(onnx_sha256: str, host: HostKey, options: BuildOptions) -> d
     Raises:
         InputError: the calibration cache cannot be read.
     """
-    return {"onnx_sha256": onnx_sha256, "host": host.identity(), "options": options.identity()}
+    return {
+        "onnx_sha256": onnx_sha256,
+        "host": host.identity(),
+        "options": options.identity(),
+        "build_recipe": BUILD_RECIPE,
+    }
 
 
 def short_key(identity: Mapping[str, Any]) -> str:
