@@ -974,11 +974,12 @@ def add_profile(builder: Any, config: Any, ranges: Sequence[InputRange], *, expl
     if profile is None:
         raise ArtifactError(f"TensorRT created no optimisation profile. {explain()}")
     for item in ranges:
-        # Returns nothing in the bindings of 10 and 11; False is taken seriously should a version return one.
-        if profile.set_shape(item.name, item.low, item.best, item.high) is False:
+        try:  # returns nothing; an inconsistency that it sees itself is a ValueError (docstring of 10.16 and 11.4)
+            profile.set_shape(item.name, item.low, item.best, item.high)
+        except ValueError as error:
             raise ArtifactError(
-                f"TensorRT refuses the shapes {item.low} {item.best} {item.high} of {item.name}. {explain()}"
-            )
+                f"TensorRT refuses the shapes {item.low} {item.best} {item.high} of {item.name} ({error}). {explain()}"
+            ) from error
     index = config.add_optimization_profile(profile)
     if index is None or index < 0:
         shapes = "; ".join(f"{r.name} {r.low} {r.best} {r.high}" for r in ranges)

@@ -123,7 +123,7 @@ FAILURES = [
     ("OnnxParser.parse_from_file", False, "parser refuses the file: the parser gives no reason"),
     ("Builder.create_builder_config", None, "creates no builder configuration"),
     ("Builder.create_optimization_profile", None, "no optimisation profile"),
-    ("IOptimizationProfile.set_shape", False, "refuses the shapes"),
+    ("IOptimizationProfile.set_shape", ValueError("min exceeds max"), r"refuses the shapes.*min exceeds max"),
     ("IBuilderConfig.add_optimization_profile", -1, r"refuses the optimisation profile \(index -1\): images"),
     ("Builder.build_serialized_network", None, "built no engine"),
     ("Builder.build_serialized_network", b"", "empty engine"),

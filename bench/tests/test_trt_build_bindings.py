@@ -43,7 +43,8 @@ print(json.dumps({
     "flags": sorted(trt.BuilderFlag.__members__),
     "dtypes": {name: names.dtype_of(value) for name, value in trt.DataType.__members__.items()},
     "builder": builder,
-    "plugins": hasattr(trt, "init_libnvinfer_plugins"),
+    "plugins": trt.init_libnvinfer_plugins(logger, ""),
+    "dims": [int(size) for size in trt.Dims((1, 3, -1))],
     "members": [names.name_of(names.member(trt, *pair)) for pair in (
         ("ProfilingVerbosity", "DETAILED"), ("HardwareCompatibilityLevel", "NONE"), ("MemoryPoolType", "WORKSPACE"),
         ("LayerInformationFormat", "JSON"), ("BuilderFlag", "TF32"), ("BuilderFlag", "STRICT_NANS"),
@@ -81,7 +82,8 @@ def test_a_constructor_without_a_library_is_the_error_that_is_caught(answer):
 
 def test_every_name_that_a_build_needs_is_there(answer):
     assert len(answer["members"]) == 10
-    assert answer["plugins"]
+    assert answer["plugins"] is False, "the logger is accepted where a capsule is documented; the stub answers false"
+    assert answer["dims"] == [1, 3, -1]
     assert "TF32" in answer["flags"]
     assert answer["version"].startswith(f"{answer['major']}.")
 
