@@ -49,7 +49,8 @@ class Files:
     """What a file server holds, how it behaves, and what it was asked.
 
     ``tricks[path]`` is a queue of behaviours, one per request: an HTTP status, ``cut N`` (whole length stated, N bytes
-    sent), ``other-range``, ``no-length``, ``html``; without one the file is sent, by range when ``ranges`` is true.
+    sent), ``other-range``, ``later-range``, ``no-length``, ``html``, ``hang``; without one the file is sent,
+    by range when ``ranges`` is true.
     """
 
     def __init__(self, files, *, ranges=True):
@@ -58,6 +59,7 @@ class Files:
         self.tricks = defaultdict(deque)
         self.headers = {}
         self.asked = []
+        self.free = threading.Event()
 
     def handler(self):
         held = self
@@ -70,6 +72,9 @@ class Files:
                 content = held.files.get(self.path)
                 if isinstance(trick, int):
                     return self.reply(trick, b"no")
+                if trick == "hang":
+                    held.free.wait(10)
+                    return None
                 if trick == "html":
                     return self.reply(200, b"<html>log in</html>")
                 if content is None:
@@ -84,6 +89,8 @@ class Files:
                         return self.reply(416, b"", {"Content-Range": f"bytes */{len(content)}"})
                     if trick == "other-range":
                         start = 0
+                    if trick == "later-range":
+                        start += 100
                     status = 206
                     headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
                 rest = content[start:]
@@ -107,6 +114,8 @@ class Hub:
         self.lfs = lfs
         self.fail = {}
         self.echo_token = False
+        self.hang = None
+        self.free = threading.Event()
         self.calls = []
         self.blobs = {}
         self.committed = {}
@@ -156,6 +165,9 @@ class Hub:
                     if part in self.path
                 )
                 hub.calls.append(step)
+                if step == hub.hang:
+                    hub.free.wait(10)
+                    return None
                 given = self.headers.get("Authorization", "")
                 if given != f"Bearer {hub.token}" and step not in hub.fail:
                     hub.fail[step] = 401

@@ -76,9 +76,10 @@ def test_a_partial_file_that_is_too_long_is_begun_anew(get, files, tmp_path):
     assert [asked for _, asked in files.asked] == [f"bytes={len(CONTENT) + 4}-", None]
 
 
-def test_an_answer_with_another_range_is_not_appended(get, files, tmp_path):
+@pytest.mark.parametrize("trick", ["other-range", "later-range"])
+def test_an_answer_with_another_range_is_not_appended(get, files, tmp_path, trick):
     (tmp_path / "a.bin.part").write_bytes(CONTENT[:5000])
-    files.tricks[PATH].append("other-range")
+    files.tricks[PATH].append(trick)
     assert get().read_bytes() == CONTENT
 
 
@@ -144,6 +145,13 @@ def test_a_file_beyond_the_limit_or_of_another_size_is_refused(get, tmp_path):
     with pytest.raises(Missing, match="not the same file"):
         get(expected=Expected(limit_bytes=1 << 20, size=5))
     assert names(tmp_path) == []
+
+
+def test_a_server_that_says_nothing_is_left(get, files):
+    files.tricks[PATH].extend(["hang", "hang"])
+    with pytest.raises(Unreachable, match=r"timed out \(2 attempts\)"):
+        get(policy=Policy(timeout_s=0.2, attempts=2, pause_s=0))
+    files.free.set()
 
 
 def test_nobody_at_the_address_is_said_so(tmp_path):

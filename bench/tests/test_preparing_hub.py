@@ -115,6 +115,14 @@ def test_a_hub_that_cannot_be_reached_is_said_so(folder, files, monkeypatch):
         put(folder, files)
 
 
+def test_a_hub_that_says_nothing_is_left(fake, folder, files, monkeypatch):
+    monkeypatch.setattr(hub, "TIMEOUT_S", 0.2)
+    fake.hang = "create"
+    with pytest.raises(HubError, match=r"did not answer as a hub does \(.*timed out"):
+        put(folder, files)
+    fake.free.set()
+
+
 @pytest.mark.parametrize("step", ["create", "preupload", "batch", "commit"])
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_the_token_shows_nowhere_even_if_the_hub_repeats_it(fake, folder, files, step, status, capfd, caplog):

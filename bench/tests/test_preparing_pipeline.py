@@ -2,12 +2,14 @@
 
 import errno
 import json
+import re
 import shutil
 import socket
 
 import onnx
 import pytest
 
+from bench.errors import InputError
 from bench.files import sha256_file
 from bench.precision.calibration import read_calibration
 from bench.precision.qdq import scales_of
@@ -135,6 +137,18 @@ def test_a_second_start_makes_nothing_and_changes_nothing(prepare, folder):
     assert code == 0
     assert "kept from an earlier start: export, int8, calibrate, cache, builder, card" in out
     assert state(folder) == before
+
+
+@pytest.mark.usefixtures("no_lanes")
+def test_an_equal_manifest_keeps_its_time_of_making(prepare, folder):
+    path = folder / "manifest.json"
+    old = '"created_at": "2020-01-01T00:00:00+00:00"'
+    path.write_text(re.sub('"created_at": "[^"]*"', old, path.read_text()))
+    assert prepare()[0] == 0
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace("MIT", "other"))
+    assert prepare()[0] == 0
+    assert old not in path.read_text()
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx", "calibration.cache", "build_engine.py"])
@@ -268,6 +282,25 @@ def test_a_full_disk_loses_nothing(prepare, folder, monkeypatch):
     assert "No space left on device" in err
     assert {k: v for k, v in before.items() if k != "manifest.json"} == state(folder)
     assert prepare()[0] == 0
+
+
+def test_a_copy_that_differs_is_not_taken(folder):
+    before = (folder / "model.onnx").read_bytes()
+    with pytest.raises(InputError, match="has another hash"):
+        steps.place(folder / "README.md", folder / "model.onnx", "0" * 64)
+    assert (folder / "model.onnx").read_bytes() == before
+    assert not list(folder.glob(".prepare-tmp-*"))
+
+
+def test_a_model_in_two_files_is_refused_since_one_would_be_copied(prepare, world, tmp_path):
+    outside = tmp_path / "outside.onnx"
+    onnx.save(
+        onnx.load(world[0] / "tiny.onnx"), outside, save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    code, _, err = prepare("--weights", outside, without=("--weights", world[0] / "tiny.onnx"), out=tmp_path / "new")
+    assert code == 2
+    assert "keeps weights in other files" in err
+    assert not (tmp_path / "new" / "model.onnx").exists()
 
 
 @pytest.mark.usefixtures("no_lanes")
