@@ -17,7 +17,7 @@ from bench.precision.qdq import placement, quantise_weight, scale_of, weight_axi
 from bench.precision.sqnr import run
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping
 
     from onnx import ModelProto, NodeProto
 
@@ -30,7 +30,7 @@ _PREFIX = "parity:bias:"
 def mean_errors(
     model: ModelProto,
     amax: Mapping[str, float],
-    feeds: Sequence[Feeds],
+    feeds: Iterable[Feeds],
     *,
     float_nodes: Collection[str] = (),
 ) -> dict[str, Array]:
@@ -39,7 +39,7 @@ def mean_errors(
     Args:
         model: float graph that ``insert_qdq`` takes.
         amax: activation -> largest magnitude on its grid.
-        feeds: calibration inputs.
+        feeds: calibration inputs, read once, one after the other.
         float_nodes: names of nodes that stay in float.
 
     Raises:
@@ -52,7 +52,7 @@ def mean_errors(
     chosen = set(placement(model, float_nodes=float_nodes, ranges=usable).nodes)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = [n for n in model.graph.node if n.name in chosen and n.op_type == "Conv" and n.input[1] in weights]
-    if not nodes or not feeds:
+    if not nodes:
         return {}
     probe = onnx.ModelProto()
     probe.CopyFrom(model)

@@ -74,7 +74,7 @@ def pairs_of(model: ModelProto, *, float_nodes: Collection[str] = ()) -> tuple[P
     return tuple(found)
 
 
-def channel_ranges(model: ModelProto, tensors: Iterable[str], feeds: Sequence[Feeds]) -> dict[str, Array]:
+def channel_ranges(model: ModelProto, tensors: Iterable[str], feeds: Iterable[Feeds]) -> dict[str, Array]:
     """Tensor (B, C, H, W) -> largest magnitude of each channel over ``feeds``, (C,) float64."""
     import onnx
     from onnx import TensorProto, helper

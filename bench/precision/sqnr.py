@@ -16,7 +16,7 @@ from bench.errors import ArtifactError
 from bench.precision.gate import first_line, runtime_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from onnx import ModelProto
 
@@ -72,6 +72,11 @@ class Score:
         """Mean over the outputs: each counts alike, whatever its unit. NaN loses every comparison."""
         return float(np.mean(list(self.by_output_db.values())))
 
+    @property
+    def worst_db(self) -> float:
+        """Of the outputs."""
+        return min(self.by_output_db.values())
+
     def document(self) -> dict[str, float]:
         """Plain JSON values, rounded to hundredths of a dB."""
         return {"mean": round(self.mean_db, 2), **{n: round(v, 2) for n, v in self.by_output_db.items()}}
@@ -84,7 +89,7 @@ def decibels(noise: float) -> float:
     return EQUAL_DB if noise <= 10 ** (-EQUAL_DB / 10) else -10 * math.log10(noise)
 
 
-def run(model: ModelProto, feeds: Sequence[Feeds]) -> list[dict[str, Array]]:
+def run(model: ModelProto, feeds: Iterable[Feeds]) -> list[dict[str, Array]]:
     """Outputs of ``model`` for each feed; one thread, so that every host gets the same numbers.
 
     Raises:

@@ -71,8 +71,8 @@ def test_the_recipe_is_plain_json_and_names_the_images(source, tmp_path):
     assert recipe["calibration_images"] == 20
     assert recipe["options"] == {"exclude": [], "calibrator": "auto", "activations": "int8", "tune": True}
     assert recipe["float_nodes"] == ["last_conv", "decode"]
-    assert recipe["calibration"] in ("entropy", "percentile", "minmax")
-    assert set(recipe["tuning"]["sqnr_db"]) == {"entropy", "percentile", "minmax"}
+    assert set(recipe["tuning"]["sqnr_db"]) == {"entropy", "percentile 99.99", "percentile 99.999", "minmax"}
+    assert recipe["calibration"] in recipe["tuning"]["sqnr_db"]
     other = make(source, tmp_path / "other.onnx", images=21)
     same = make(source, tmp_path / "same.onnx", images=20)
     assert recipe["calibration_sha256"] == same["calibration_sha256"] != other["calibration_sha256"]

@@ -280,8 +280,8 @@ def test_held_out_images_are_not_calibrated_on():
 
 
 def test_a_step_that_does_not_help_is_not_kept(monkeypatch):
-    monkeypatch.setattr(tuning, "HELPS_DB", 1000.0)
-    monkeypatch.setattr(tuning, "FLOAT_GAIN_DB", 1000.0)
+    for name in ("EQUALISING_HELPS_DB", "BIAS_HELPS_DB", "FLOAT_GAIN_DB"):
+        monkeypatch.setattr(tuning, name, 1000.0)
     model = chain(spread=64.0, group=8)
     result, _ = tuned(model)
     assert not result.report["equalisation"]["kept"]
