@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 OWN = "_own_float"
 """Suffix of the copy of a weight that float nodes get when half nodes read it too."""
+ROI = "parity_no_roi"
+_ROI_OPTIONAL = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +126,15 @@ def halve(
     source.CopyFrom(model)
     _lift_constants(source.graph)
     _drop_old_inputs(source)
-    _drop_unused_roi(source.graph)
     opset = opset_of(source)
+    _drop_unused_roi(source.graph, opset)
     try:
         kept = kept_in_float(source.graph, types_of(source), opset=opset, half=half, exclude=exclude, head=head)
         working = onnx.ModelProto()
         working.CopyFrom(source)
         _own_weights(working.graph, kept, opset)
         converted = convert_float_to_float16(working, keep_io_types=True, node_block_list=list(kept))
+        _keep_roi(converted.graph)
         del converted.graph.value_info[:]  # every float note was made fp16, also where the tensor stayed float
         _merge_twins(converted.graph)
         _sort(converted, where)
@@ -235,16 +238,32 @@ def _drop_old_inputs(model: ModelProto) -> None:
     model.ir_version = max(model.ir_version, 4)
 
 
-def _drop_unused_roi(graph: GraphProto) -> None:
-    """Only tf_crop_and_resize reads the roi, and the converter makes it fp16."""
+def _drop_unused_roi(graph: GraphProto, opset: int) -> None:
+    """Only tf_crop_and_resize reads the roi, and the converter makes it fp16.
+
+    Before opset 13 there must be one: then it is an empty one of our own, see ``_keep_roi``.
+    """
+    from onnx import numpy_helper
+
+    if opset < _ROI_OPTIONAL:
+        graph.initializer.append(numpy_helper.from_array(np.zeros(0, np.float32), ROI))
     for node in graph.node:
         crops = any(a.s == b"tf_crop_and_resize" for a in node.attribute)
         if node.op_type == "Resize" and len(node.input) >= 3 and not crops:
-            node.input[1] = ""
+            node.input[1] = "" if opset >= _ROI_OPTIONAL else ROI
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
     weights = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend(weights)
+
+
+def _keep_roi(graph: GraphProto) -> None:
+    """Make the empty roi float32 again."""
+    from onnx import TensorProto
+
+    for tensor in graph.initializer:
+        if tensor.name == ROI:
+            tensor.data_type = TensorProto.FLOAT
 
 
 def _own_weights(graph: GraphProto, kept: Mapping[str, str], opset: int) -> None:

@@ -85,16 +85,18 @@ def test_an_integer_that_only_float_nodes_read_never_passes_through_fp16(tmp_pat
 RESIZE = {"mode": "linear", "coordinate_transformation_mode": "asymmetric"}
 
 
+@pytest.mark.parametrize("opset", [11, 12, 13, 17])
 @pytest.mark.parametrize("roi", [np.zeros(0, np.float32), np.zeros(8, np.float32)])
-def test_resize_gets_no_fp16_roi_and_keeps_exact_scales(tmp_path, roi):
+def test_resize_gets_no_fp16_roi_and_keeps_exact_scales(tmp_path, roi, opset):
+    constant = onnx.numpy_helper.from_array(f32(1, 1, 1.3, 1.3))
     source = graph(
-        tmp_path / "m.onnx", ("Constant -> scales", {"value_floats": [1.0, 1.0, 1.3, 1.3]}), CONV,
-        ("Resize a roi scales -> y", RESIZE), weights={"w": WEIGHTS, "roi": roi}, out_shape=("batch", 4, 10, 10),
+        tmp_path / "m.onnx", ("Constant -> scales", {"value": constant}), CONV,
+        ("Resize a roi scales -> y", RESIZE), opset=opset, weights={"w": WEIGHTS, "roi": roi},
+        out_shape=("batch", 4, 10, 10),
     )  # fmt: skip
     out, _ = convert(source, tmp_path)
     node = nodes(out)["n_y"]
-    assert node.input[1] == ""
-    assert types(out)[node.input[2]] == "FLOAT"
+    assert [types(out)[name] for name in node.input[1:] if name] == ["FLOAT"] * (2 if opset < 13 else 1)
     assert "roi" not in stored(out)
     scales = next(t for t in onnx.load(str(out)).graph.initializer if t.name == node.input[2])
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(scales), f32(1, 1, 1.3, 1.3))
