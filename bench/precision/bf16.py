@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.errors import ArtifactError
 from bench.precision.gate import first_line
-from bench.precision.halves import floats_of, halve, open_source, source_of
+from bench.precision.halves import floats_of, halve, open_source, save, source_of
 from bench.precision.qdq import opset_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def convert_bf16(
         exclude: patterns of nodes that stay in float32 (their own, not what follows them).
 
     Raises:
-        InputError: ``source`` is not a complete float32 ONNX file.
+        InputError: ``source`` is not a complete float32 ONNX file, or ``out`` cannot be written.
         UsageError: ``exclude`` that matches nothing.
         ContractError: ``float_nodes`` that match nothing.
         ArtifactError: the opset cannot be raised to 22, or the graph cannot be converted.
@@ -55,7 +55,7 @@ def convert_bf16(
     model = raise_opset(model, MIN_OPSET, where=source, why="convolutions take bfloat16 only from there on")
     halved = halve(model, where=source, half="bfloat16", exclude=exclude, head=float_nodes)
     clamped = _retype(halved.model, halved.source)
-    onnx.save(halved.model, str(out))
+    save(halved.model, out)
     return {
         "tool": "onnxruntime.transformers.float16 for the placement, retyped to bfloat16",
         "onnxruntime": onnxruntime.__version__,

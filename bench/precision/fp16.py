@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.precision.halves import floats_of, halve, open_source, source_of
+from bench.precision.halves import floats_of, halve, open_source, save, source_of
 from bench.precision.overflow import refuse_overflow, scan
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def convert_fp16(
         exclude: patterns of nodes that stay in float32 (their own, not what follows them).
 
     Raises:
-        InputError: ``source`` is not a complete float32 ONNX file.
+        InputError: ``source`` is not a complete float32 ONNX file, or ``out`` cannot be written.
         UsageError: ``exclude`` that matches nothing.
         ArtifactError: the graph cannot be converted, or computes values that fp16 cannot hold.
     """
@@ -45,7 +45,7 @@ def convert_fp16(
     halved = halve(model, where=source, half="float16", exclude=exclude)
     peaks = scan(halved.source, feeds() if feeds is not None else (), types=None, where=source)
     refuse_overflow(halved, peaks, where=source)
-    onnx.save(halved.model, str(out))
+    save(halved.model, out)
     return {
         "tool": "onnxruntime.transformers.float16.convert_float_to_float16, repaired",
         "onnxruntime": onnxruntime.__version__,

@@ -169,6 +169,26 @@ def types_of(model: ModelProto) -> dict[str, int]:
     return types
 
 
+def save(model: ModelProto, out: Path) -> None:
+    """Write the file, weights inside.
+
+    Raises:
+        InputError: the disk does not take it.
+        ArtifactError: it is larger than 2 GB, which is where protobuf ends.
+    """
+    import onnx
+    from google.protobuf.message import EncodeError
+
+    try:
+        onnx.save(model, str(out))
+    except OSError as error:
+        raise InputError(
+            f"{out}: cannot be written ({error.strerror}). Free space, or move the store with PARITY_CACHE=DIR."
+        ) from error
+    except (ValueError, EncodeError) as error:
+        raise ArtifactError(f"{out}: cannot be written as one file: {first_line(error)}") from error
+
+
 def floats_of(graph: GraphProto) -> dict[str, Array]:
     """Float32 initialiser -> its values."""
     from onnx import TensorProto, numpy_helper

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import ArtifactError
 from bench.precision.gate import first_line, load_session
-from bench.precision.halves import types_of
+from bench.precision.halves import save, types_of
 from bench.precision.onnxfile import read
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def widen(source: Path, out: Path) -> dict[str, Any]:
     """Write the widened form of a bf16 file and return the recipe.
 
     Raises:
-        InputError: not a complete ONNX file.
+        InputError: not a complete ONNX file, or ``out`` cannot be written.
         ArtifactError: it holds no bf16, or onnxruntime's optimiser drops roundings.
     """
     import onnx
@@ -43,7 +43,7 @@ def widen(source: Path, out: Path) -> dict[str, Any]:
 
     read(source)
     model, rounded = widened(onnx.load(str(source)), where=source)
-    onnx.save(model, str(out))
+    save(model, out)
     runs = optimised(out)
     check_roundings(model, runs, where=source)
     return {

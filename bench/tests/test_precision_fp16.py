@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -314,6 +316,15 @@ def test_a_truncated_source_is_the_users_error(tmp_path, name):
     with pytest.raises(InputError, match=r"m\.onnx"):
         precision.make(name, source, tmp_path / "out.onnx", feeds=lambda: iter(()))
     assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.parametrize("name", ["fp16", "bf16"])
+def test_a_full_disk_is_the_users_error(tmp_path, name):
+    source = graph(tmp_path / "m.onnx", CONV, "Relu a -> y", weights={"w": WEIGHTS})
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(InputError, match=r"/dev/full: cannot be written \(No space left on device\). Free space"):
+        precision.make(name, source, Path("/dev/full"), feeds=lambda: iter(()))
 
 
 def test_nodes_that_share_a_name_are_told_apart(tmp_path):
