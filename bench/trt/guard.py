@@ -66,7 +66,10 @@ def first_call(command: Sequence[str] = _CHILD, *, timeout_s: float = TIMEOUT_S)
 
 
 def make_runtime(trt: Any) -> dict[str, str]:
-    """Create and destroy a runtime: ``{"version": ...}`` or ``{"problem": ...}``."""
+    """Create and destroy a runtime: ``{"version": ...}`` or ``{"problem": ...}``.
+
+    The runtime ends with this function, which is where a library without CUDA crashes: before there is an answer.
+    """
     logger = trt.Logger(trt.Logger.ERROR)
     try:
         runtime = trt.Runtime(logger)
@@ -74,7 +77,6 @@ def make_runtime(trt: Any) -> dict[str, str]:
         return {"problem": f"TensorRT {trt.__version__} makes no runtime ({error})"}
     if runtime is None:
         return {"problem": f"TensorRT {trt.__version__} makes no runtime"}
-    del runtime  # this is where it crashes if it does; the answer must not be out before
     return {"version": str(trt.__version__)}
 
 

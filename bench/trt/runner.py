@@ -62,7 +62,6 @@ class TensorRTRunner(RunnerBase):
             self._own = execution.batch(shapes)
         execution.load(self._own, feeds)
         execution.enqueue(self._own)
-        self._memory.wait()
         return execution.fetch(self._own)
 
     def _bind(self, feeds: dict[str, Array]) -> Bound:
