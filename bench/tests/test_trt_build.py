@@ -13,8 +13,8 @@ from onnx import numpy_helper
 
 from bench.errors import ArtifactError, InputError, Unsupported
 from bench.testing.trt_fake import fake_tensorrt
-from bench.tests.test_trt_build_graphfile import half, quantised
 from bench.tests.tiny_onnx import tiny_model
+from bench.tests.trt_samples import half, quantised
 from bench.trt.build import build_engine, inspect_plan
 from bench.trt.hostkey import HostKey
 from bench.trt.inspector import observed_precision

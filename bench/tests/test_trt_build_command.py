@@ -11,8 +11,8 @@ import pytest
 from bench.paths import REPOSITORY
 from bench.schema import validate, validate_file
 from bench.tests.stub_driver import make_driver
-from bench.tests.test_trt_build_graphfile import quantised
 from bench.tests.tiny_onnx import tiny_model
+from bench.tests.trt_samples import quantised
 from bench.trt.rebuilds import precision_table, spread_of
 
 # Every other build chooses another kernel and another precision for one layer, as a builder that times its choices may.

@@ -15,10 +15,11 @@ import pytest
 
 pytest.importorskip("huggingface_hub", reason="needs the extra [hub]")
 
+from bench.paths import REPOSITORY
 from bench.tests.stub_driver import make_driver
-from bench.tests.test_trt_build_graphfile import quantised
-from bench.tests.test_trt_standalone import FAKE, REPOSITORY, SCRIPT
 from bench.tests.tiny_onnx import tiny_model
+from bench.tests.trt_samples import FAKE, quantised
+from bench.trt.standalone import OUTPUT as SCRIPT
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_averysecrettoken"

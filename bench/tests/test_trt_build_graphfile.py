@@ -1,15 +1,15 @@
 """ONNX files read without the package onnx, held against what the package says."""
 
-import numpy as np
 import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from bench.errors import InputError
 from bench.precision.onnxfile import artifact_sha256
 from bench.tests.tiny_onnx import tiny_model
+from bench.tests.trt_samples import half, quantised
 from bench.trt.enginefile import onnx_sha256
 from bench.trt.graphfile import read_graph_file
 
@@ -17,31 +17,6 @@ from bench.trt.graphfile import read_graph_file
 def saved(model, path, **options):
     onnx.save(model, str(path), **options)
     return path
-
-
-def quantised(model, *, activations=True):
-    """Put Q/DQ before the first two convolutions, on weights and (or not) on activations."""
-    graph, nodes = model.graph, []
-    graph.initializer.append(numpy_helper.from_array(np.float32(0.02), "scale"))
-    graph.initializer.append(numpy_helper.from_array(np.int8(0), "zero"))
-    for node in graph.node:
-        if node.op_type == "Conv" and node.name != "last_conv":
-            for position in (0, 1) if activations else (1,):
-                source, made = node.input[position], f"{node.name}.{position}"
-                nodes.append(helper.make_node("QuantizeLinear", [source, "scale", "zero"], [made + "q"]))
-                nodes.append(helper.make_node("DequantizeLinear", [made + "q", "scale", "zero"], [made]))
-                node.input[position] = made
-        nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return model
-
-
-def half(model):
-    for tensor in model.graph.initializer:
-        if tensor.name.endswith("weight"):
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
-    return model
 
 
 def test_what_the_package_onnx_reads_is_read(tmp_path):

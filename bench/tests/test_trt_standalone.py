@@ -17,17 +17,11 @@ from bench.paths import REPOSITORY
 from bench.precision.onnxfile import artifact_sha256
 from bench.schema import validate
 from bench.tests.stub_driver import make_driver
-from bench.tests.test_trt_build_graphfile import half, quantised
 from bench.tests.tiny_onnx import tiny_model
+from bench.tests.trt_samples import FAKE, half, quantised
 from bench.trt import standalone
 
 SCRIPT = standalone.OUTPUT
-FAKE = """
-import sys
-from bench.testing.trt_fake import fake_tensorrt
-world = fake_tensorrt("11.4.0.106", gpu="Stub GPU")
-sys.modules[__name__] = world.module
-"""
 CRASHES = "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n"
 
 
