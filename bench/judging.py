@@ -45,7 +45,8 @@ def judge_model(run: ModelRun, request: Request, *, today: datetime.date) -> lis
     reference = next(r for r in run.records if r.planned.role == "reference")
     scored = score_cells(run, request.cross_check)
     base = _Reference(reference if reference.accuracy is not None else None, scored.get(str(reference.cell)))
-    agreed = agreements(run.records, run.own_arithmetic)
+    ap = {name: None if s.matched is None else s.matched.stats["AP"] for name, s in scored.items()}
+    agreed = agreements(run.records, run.own_arithmetic, ap)
     results = [
         _judge(run, request, r, base, scored.get(str(r.cell)), agreed.get(str(r.cell)), today) for r in run.records
     ]

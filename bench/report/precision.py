@@ -215,16 +215,24 @@ def share_of(cell: CellView) -> tuple[float | None, str]:
     """
     if cell.precision in FULL:
         return None, ""
-    recipe = (cell.raw["artifact"] or {}).get("recipe") or {}
-    stated = recipe.get(f"{cell.precision}_compute", recipe.get(f"{cell.precision}_share"))
-    stated = stated.get("macs") if isinstance(stated, dict) else stated
-    if isinstance(stated, (int, float)) and not isinstance(stated, bool) and 0 <= stated <= 1 and not cell.emulated:
-        return float(stated), "of multiply-adds"
+    stated = _stated(cell, "macs")
+    if stated is not None and not cell.emulated:
+        return stated, "of multiply-adds"
     counts = node_counts((cell.raw["observed"] or {}).get("evidence") or {})
     total = sum(counts.values())
     if not total:
         return None, ""
     return counts.get(cell.precision, 0) / total, "of compute nodes"
+
+
+def _stated(cell: CellView, kind: str) -> float | None:
+    """What the recipe says of the file: the share of ``macs`` or of ``nodes`` in the lower precision, 0 to 1."""
+    recipe = (cell.raw["artifact"] or {}).get("recipe") or {}
+    stated = recipe.get(f"{cell.precision}_compute", recipe.get(f"{cell.precision}_share"))
+    value = stated.get(kind) if isinstance(stated, dict) else stated if kind == "macs" else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return float(value) if 0 <= value <= 1 else None
 
 
 def node_counts(evidence: Mapping[str, Any]) -> dict[str, int]:
@@ -268,12 +276,17 @@ def _is_count(value: Any) -> bool:
 
 
 def _part(cell: CellView) -> str | None:
-    """``only 3 of 86 compute nodes are int8``."""
+    """``only 59 of 86 compute nodes in int8, of 77 in the file``: less than the file has, or than most of it."""
     counts = node_counts((cell.raw["observed"] or {}).get("evidence") or {})
     total, own = sum(counts.values()), counts.get(cell.precision, 0)
-    if not total or own / total >= MOSTLY:
-        return None
-    return f"only {own} of {numbers.plural(total, 'compute node')} in {cell.precision}"
+    in_file, macs = _stated(cell, "nodes"), _stated(cell, "macs")
+    words = []
+    if total and own < (round(in_file * total) if in_file is not None else MOSTLY * total):
+        of_file = f", of {round(in_file * total)} in the file" if in_file is not None else ""
+        words.append(f"only {own} of {numbers.plural(total, 'compute node')} in {cell.precision}{of_file}")
+    if macs is not None and macs < MOSTLY:
+        words.append(f"{numbers.percent(macs)} of the file’s multiply-adds in {cell.precision}")
+    return " and ".join(words) or None
 
 
 def _file_share(cell: CellView, fp32: CellView | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bench.report import numbers
 from bench.types import CONVERSION, PRECISIONS
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from bench.report.cells import CellView, Group, Run
 
+_Difference: TypeAlias = "tuple[float, tuple[str, str], Mapping[str, Any] | None, Mapping[str, Any] | None]"
+"""More ms than in fp32; operator and precision; its row in the cell and in fp32."""
 FULL = ("fp64", "fp32")
 """Precisions that nothing is taken from."""
 WORTH_NAMING = 0.03
@@ -101,7 +103,7 @@ def blame(nodes: Mapping[str, Any], fp32: Mapping[str, Any] | None, precision: s
     own = sum(float(row["ms"]) for row in operators if row["precision"] == precision)
     whole = float(fp32["total_ms"]) if fp32 else 0.0
     if whole and own > 0:
-        parts.append(f"the {precision} nodes take {_ms(own)}, all of fp32 {_ms(whole)}")
+        parts.append(f"the {precision} nodes take {_ms(own)}, the whole of fp32 {_ms(whole)}")
     if not parts:
         return None
     text = "; ".join(parts)
@@ -121,14 +123,14 @@ def blamed_of(group: Group, run: Run) -> list[Blamed]:
         title = f"{run.name(cell)}, {_ms(float(nodes['total_ms']))} in {numbers.plural(int(nodes['nodes']), 'node')}"
         if theirs:
             title += f"; fp32 {_ms(float(theirs['total_ms']))} in {numbers.plural(int(theirs['nodes']), 'node')}"
-        hidden = rows[OPERATOR_ROWS:]
+        hidden = len(rows) - OPERATOR_ROWS
         found.append(
             Blamed(
                 cell=cell,
                 title=title,
                 sentence=blame(nodes, theirs, cell.precision),
-                operators=tuple(rows[:OPERATOR_ROWS]),
-                left_out=f"{numbers.plural(len(hidden), 'more operator')} not listed." if hidden else None,
+                operators=tuple(_operator_row(row, float(nodes["total_ms"])) for row in _largest(rows)),
+                left_out=f"{numbers.plural(hidden, 'more operator')} with smaller differences." if hidden > 0 else None,
                 nodes=tuple(_node_lines(nodes["slowest"])),
                 has_fp32=bool(theirs),
             )
@@ -136,8 +138,8 @@ def blamed_of(group: Group, run: Run) -> list[Blamed]:
     return found
 
 
-def _operator_rows(nodes: Mapping[str, Any], fp32: Mapping[str, Any] | None) -> list[OperatorRow]:
-    """Operators of both, those that cost most against fp32 first; without fp32 the slowest first."""
+def _operator_rows(nodes: Mapping[str, Any], fp32: Mapping[str, Any] | None) -> list[_Difference]:
+    """Operators of both and by how much each costs more than in fp32."""
     mine = {(str(r["operator"]), str(r["precision"])): r for r in nodes["operators"]}
     theirs = {(str(r["operator"]), str(r["precision"])): r for r in (fp32 or {}).get("operators", ())}
     rows = []
@@ -145,21 +147,28 @@ def _operator_rows(nodes: Mapping[str, Any], fp32: Mapping[str, Any] | None) -> 
         here, there = mine.get(key), theirs.get(key)
         extra = (float(here["ms"]) if here else 0.0) - (float(there["ms"]) if there else 0.0)
         rows.append((extra, key, here, there))
-    rows.sort(key=lambda row: (-row[0], row[1]))
+    return rows
+
+
+def _largest(rows: Sequence[_Difference]) -> list[_Difference]:
+    """The largest differences, what costs most first and what saves most last."""
+    chosen = sorted(rows, key=lambda row: (-abs(row[0]), row[1]))[:OPERATOR_ROWS]
+    return sorted(chosen, key=lambda row: (-row[0], row[1]))
+
+
+def _operator_row(row: _Difference, total_ms: float) -> OperatorRow:
+    extra, (operator, kind), here, there = row
     dash = "\N{EN DASH}"
-    return [
-        OperatorRow(
-            operator=operator,
-            kind=_kind(kind),
-            nodes=f"{int(here['nodes']):,}" if here else dash,
-            ms=numbers.three_digits(float(here["ms"])) if here else dash,
-            fp32_nodes=f"{int(there['nodes']):,}" if there else dash,
-            fp32_ms=numbers.three_digits(float(there["ms"])) if there else dash,
-            extra=numbers.signed(extra, 2),
-            costs=extra > WORTH_NAMING * float(nodes["total_ms"]),
-        )
-        for extra, (operator, kind), here, there in rows
-    ]
+    return OperatorRow(
+        operator=operator,
+        kind=_kind(kind),
+        nodes=f"{int(here['nodes']):,}" if here else dash,
+        ms=_thousandths(float(here["ms"])) if here else dash,
+        fp32_nodes=f"{int(there['nodes']):,}" if there else dash,
+        fp32_ms=_thousandths(float(there["ms"])) if there else dash,
+        extra=numbers.signed(extra, 2),
+        costs=extra > WORTH_NAMING * total_ms,
+    )
 
 
 def _node_lines(slowest: Sequence[Mapping[str, Any]]) -> list[NodeLine]:
@@ -169,8 +178,8 @@ def _node_lines(slowest: Sequence[Mapping[str, Any]]) -> list[NodeLine]:
             name=str(row["name"]),
             operator=str(row["operator"]),
             kind=_kind(str(row["precision"])),
-            ms=numbers.three_digits(float(row["ms"])),
-            fp32_ms="\N{EN DASH}" if row["fp32_ms"] is None else numbers.three_digits(float(row["fp32_ms"])),
+            ms=_thousandths(float(row["ms"])),
+            fp32_ms="\N{EN DASH}" if row["fp32_ms"] is None else _thousandths(float(row["fp32_ms"])),
         )
         for row in slowest[:NODE_ROWS]
     ]
@@ -184,6 +193,11 @@ def _kind(kind: str) -> str:
 def _is_wider(kind: str, precision: str) -> bool:
     """True for floating arithmetic that is wider than what was asked for."""
     return kind in PRECISIONS and precision in PRECISIONS and PRECISIONS.index(kind) < PRECISIONS.index(precision)
+
+
+def _thousandths(value_ms: float) -> str:
+    """Three digits, but no finer than a profiler's microsecond."""
+    return numbers.fixed(value_ms, 3) if abs(value_ms) < 1 else numbers.three_digits(value_ms)
 
 
 def _ms(value: float) -> str:

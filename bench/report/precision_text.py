@@ -51,7 +51,7 @@ def _block(table: PrecisionTable) -> list[str]:
     return [
         f"**Precisions of {escape(group.model)} on {escape(group.fixtures)}**",
         "",
-        f"| Cell | Asked → ran | Evidence | Share in it | MB | AP | p50 ms | {numbers.TIMES} own fp32 |",
+        f"| Cell | Asked → ran | Evidence | Share computed in it | MB | AP | p50 ms | {numbers.TIMES} own fp32 |",
         "|---|---|---|--:|--:|--:|--:|--:|",
         *(_line(row) for row in table.rows),
     ]

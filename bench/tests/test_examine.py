@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from bench import examine
+from bench import examine, testing
 from bench.errors import ArtifactError, LaneError
 from bench.events import Silent
 from bench.lanes import Limits
+from bench.testing.artifacts import contract_artifact
 from bench.tests.record_fakes import TIMES, record
-from bench.types import Sample
+from bench.types import Cell, Sample
+from bench.worker import Worker
 
 SAMPLE = Sample(image_id=1, path=Path("x.png"), width=1, height=1)
 
@@ -164,3 +166,32 @@ def test_without_time_nothing_is_simulated(simulate):
     found, _, made = simulate([record("int8", sha="6" * 64)], time_left=lambda: False)
     assert found == {"6" * 64: ("the time budget was used up", None)}
     assert made == []
+
+
+@pytest.fixture
+def image(tmp_path):
+    return testing.fake_fixtures(tmp_path / "images", 1).samples[0]
+
+
+def test_a_lane_answers_for_a_runtime_that_says_and_for_one_that_does_not(tmp_path, image):
+    pytest.importorskip("onnxruntime", reason="a runtime that says where its time goes")
+    cell = Cell(model="fake", backend="x", device="cpu", precision="fp32", fixtures="fake")
+    file = contract_artifact("onnx", tmp_path, side=32)
+    spec = testing.fake_adapter.spec
+    numpy = replace(file, kind="weights", path=spec.default_weights, inputs=spec.inputs, outputs=spec.outputs)
+    for backend, artifact, says in (
+        ("onnxrt", file, True),
+        ("bench.testing:fake_backend", numpy, False),
+        ("bench.testing:shifted_backend", numpy, False),  # wrapped, without a profiler
+    ):
+        worker = Worker(lambda done, total: None)
+        loaded = worker.load(
+            adapter="bench.testing:fake_adapter", backend=backend, cell=cell, artifact=artifact, weights=None, seed=0,
+            threads=1, first=image,
+        )  # fmt: skip
+        assert loaded["profiles"] is says
+        assert bool(worker.profile(sample=image, batch=2)) is says
+        worker.close()
+    told, (outputs,) = worker.simulate(adapter="bench.testing:fake_adapter", path=file.path, samples=[image])
+    assert "graph optimisation off" in told
+    assert outputs["maps"].shape == (1, 4, 32, 32)

@@ -29,7 +29,7 @@ def wrong_openvino():
         run_of("int8", "onnxrt"),
         run_of("int8", "openvino", [{"y": RNG.normal(size=(1, 50))} for _ in range(2)]),
     ]
-    return records, agreements(records, {"1" * 64: ("told", TRUTH)})
+    return records, agreements(records, {"1" * 64: ("told", TRUTH)}, {})
 
 
 def test_cells_of_one_file_are_compared_and_the_wrong_one_is_named():
@@ -39,9 +39,23 @@ def test_cells_of_one_file_are_compared_and_the_wrong_one_is_named():
     assert found[str(records[1].cell)].sentence.startswith("openvino disagrees with onnxrt and")
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "verdict"),
+    [(0.5, 0.5, "undecided"), (0.5, 0.496, "undecided"), (0.5, 0.49, "apart"), (0.5, 0.0, "apart"),
+     (0.5, None, "apart"), (None, 0.5, "apart"), (0.5, float("nan"), "apart")],
+)  # fmt: skip
+def test_a_runtime_whose_detections_score_as_well_may_have_another_order(right, wrong, verdict):
+    records, _ = wrong_openvino()
+    names = [str(record.cell) for record in records]
+    found = agreements(records, {"1" * 64: ("told", TRUTH)}, dict(zip(names, (right, wrong), strict=True)))
+    assert found[names[1]].verdict == verdict
+    assert ("another order" in found[names[1]].sentence) == (verdict == "undecided")
+    assert found[names[0]].verdict == "agrees"
+
+
 def test_cells_of_other_files_are_not_compared():
     records = [run_of("int8", "onnxrt"), run_of("int8", "openvino", sha="2" * 64)]
-    assert agreements(records, {}) == {}
+    assert agreements(records, {}, {}) == {}
 
 
 def test_the_finding_fails_the_cell_by_name_unless_its_accuracy_passed():
@@ -63,7 +77,7 @@ def test_the_finding_fails_the_cell_by_name_unless_its_accuracy_passed():
 
 def test_a_file_that_one_cell_ran_is_kept_only_when_that_cell_failed():
     alone = run_of("int8", "onnxrt")
-    found = agreements([alone], {"1" * 64: ("told", TRUTH)})[str(alone.cell)]
+    found = agreements([alone], {"1" * 64: ("told", TRUTH)}, {})[str(alone.cell)]
     assert kept_agreement(found, [], accuracy("passed")) is None
     assert kept_agreement(found, [], accuracy("failed")) is found
     records, shared = wrong_openvino()
@@ -74,7 +88,7 @@ def test_two_devices_of_one_runtime_are_told_apart():
     records = [run_of("int8", "onnxrt"), run_of("int8", "onnxrt", [{"y": RNG.normal(size=(1, 50))} for _ in range(2)])]
     cell = replace(records[1].planned.cell, device="cuda:0")
     records[1].planned = replace(records[1].planned, cell=cell)
-    found = agreements(records, {"1" * 64: ("told", TRUTH)})
+    found = agreements(records, {"1" * 64: ("told", TRUTH)}, {})
     assert found[str(cell)].sentence.startswith("onnxrt cuda:0 disagrees with onnxrt cpu and")
 
 

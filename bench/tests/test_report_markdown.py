@@ -54,7 +54,7 @@ The other 3 cells have the same verdict as before. Of 1 of them it is not decide
 
 **Precisions of yolov10n on shapes**
 
-| Cell | Asked → ran | Evidence | Share in it | MB | AP | p50 ms | × own fp32 |
+| Cell | Asked → ran | Evidence | Share computed in it | MB | AP | p50 ms | × own fp32 |
 |---|---|---|--:|--:|--:|--:|--:|
 | torch fp32 | fp32 → fp32 | on CPU | – | 9.1 | 0.7118 | 41.8 | – |
 | onnxrt fp16 | fp16 → fp16 | on CPU | – | 4.6 | 0.7088 | 38.0 | no fp32 here |

@@ -143,14 +143,16 @@ def test_the_blame_names_conversions_and_what_stays_in_float() -> None:
     text = blame(profile(INT8_NODES), profile(FP32_NODES), "int8")
     assert text == (
         "QuantizeLinear and DequantizeLinear take 15.0 of 62.5 ms; 57 Sigmoid (9.00 ms), 57 Mul (6.00 ms) and 5 Conv "
-        "(2.00 ms) run in float; the int8 nodes take 30.5 ms, all of fp32 21.0 ms."
+        "(2.00 ms) run in float; the int8 nodes take 30.5 ms, the whole of fp32 21.0 ms."
     )
 
 
 def test_small_change_is_not_blamed() -> None:
     rows = [("QLinearConv", "int8", 80, 10.0), ("QuantizeLinear", "conversion", 1, 0.1), ("Sigmoid", "fp32", 1, 0.1)]
     assert blame(profile(rows), None, "int8") is None
-    assert blame(profile(rows), profile(FP32_NODES), "int8") == "The int8 nodes take 10.0 ms, all of fp32 21.0 ms."
+    assert (
+        blame(profile(rows), profile(FP32_NODES), "int8") == "The int8 nodes take 10.0 ms, the whole of fp32 21.0 ms."
+    )
 
 
 def test_a_slow_cell_is_told_with_its_nodes_on_the_page_the_terminal_and_in_markdown(suite: Suite) -> None:
@@ -174,6 +176,26 @@ def test_a_part_in_the_lower_precision_is_said_even_when_nothing_is_slower(suite
     assert notes["fastestdet openvino int8: only 20 of 86 compute nodes in int8."] == "undecided"
 
 
+def lower_notes(suite: Suite, evidence: dict[str, int], compute: dict[str, float]) -> str:
+    cell = find(suite, "fastestdet", "openvino", "int8")
+    cell["observed"]["evidence"] = {"compute_nodes": evidence}
+    cell["artifact"]["recipe"] = {"int8_compute": compute}
+    run = read_run(suite)
+    texts = [text for group in run.groups for _, text in precision.notes_of(group, run)]
+    return next((text for text in texts if text.startswith("fastestdet openvino int8")), "")
+
+
+def test_a_runtime_is_held_to_what_the_file_has(suite: Suite) -> None:
+    file = {"macs": 0.94, "nodes": 77 / 86}
+    assert lower_notes(suite, {"int8": 77, "fp32": 9}, file) == ""
+    assert lower_notes(suite, {"int8": 59, "fp32": 27}, file) == (
+        "fastestdet openvino int8: only 59 of 86 compute nodes in int8, of 77 in the file."
+    )
+    assert lower_notes(suite, {"int8": 40, "fp32": 46}, {"macs": 0.5, "nodes": 40 / 86}) == (
+        "fastestdet openvino int8: 50 % of the file’s multiply-adds in int8."
+    )
+
+
 def test_operators_stand_beside_those_of_fp32_the_costliest_first(suite: Suite) -> None:
     run = read_run(suite)
     (item,) = [found for group in run.groups for found in blamed_of(group, run)]
@@ -193,7 +215,7 @@ def test_without_a_profile_of_fp32_the_nodes_are_shown_alone(suite: Suite) -> No
     (item,) = [found for group in run.groups for found in blamed_of(group, run)]
     assert not item.has_fp32
     assert {node.fp32_ms for node in item.nodes} <= {"0.190", "–"}
-    assert "all of fp32" not in (item.sentence or "")
+    assert "whole of fp32" not in (item.sentence or "")
 
 
 def test_the_runtime_that_disagrees_is_named_and_the_right_one_cleared(suite: Suite) -> None:
@@ -214,6 +236,9 @@ def test_only_a_cell_that_failed_and_agrees_is_cleared(suite: Suite) -> None:
     assert blameless(cells["yolov10n", "onnxrt int8"])
     assert blameless(cells["yolov10n", "openvino int8"]) is None
     assert blameless(cells["fastestdet", "onnxrt int8"]) is None
+    wrong = find(suite, "yolov10n", "openvino", "int8")
+    wrong["findings"].append({"check": "accuracy", "status": "failed", "reason": "Loses.", "short": "x"})
+    assert [c.label for c in read_run(suite).cells if blameless(c)] == ["onnxrt int8"]
     passed = copy.deepcopy(suite)
     find(passed, "yolov10n", "onnxrt", "int8")["status"] = "passed"
     assert not any(blameless(c) for c in read_run(passed).cells)
