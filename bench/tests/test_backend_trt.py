@@ -86,8 +86,11 @@ class TestRequire:
         with pytest.raises(Unsupported, match="trt:fp64 cannot exist"):
             trt.backend.require("cuda:0", "fp64")
 
-    @pytest.mark.parametrize(("precision", "capability", "there"), [
-        ("tf32", "7.5", False), ("bf16", "7.5", False), ("fp16", "7.5", True), ("tf32", "8.0", True), ("bf16", "12.0", True)])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("precision", "capability", "there"),
+        [("tf32", "7.5", False), ("bf16", "7.5", False), ("fp16", "7.5", True), ("tf32", "8.0", True),
+         ("bf16", "12.0", True)],
+    )  # fmt: skip
     def test_arithmetic_that_the_gpu_lacks_is_refused(self, precision, capability, there):
         machine = Machine(capability=capability)
         if there:

@@ -36,8 +36,10 @@ def test_a_child_that_segfaults_is_a_reason_and_not_our_end():
     assert text.startswith("trt: the library crashed (SIGSEGV) at its first call, in a child process")
 
 
-def test_what_it_said_before_it_crashed_is_kept():
-    code = "import ctypes, sys; print('CUDA initialization failure with error: 35', file=sys.stderr, flush=True); "
+@pytest.mark.parametrize("stream", ["stderr", "stdout"])
+def test_what_it_said_before_it_crashed_is_kept(stream):
+    """TensorRT's logger writes to stdout."""
+    code = f"import ctypes, sys; print('CUDA initialization failure with error: 35', file=sys.{stream}, flush=True); "
     assert "error: 35" in refusal(*python(code + "ctypes.string_at(0)"))
 
 

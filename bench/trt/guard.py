@@ -49,7 +49,7 @@ def first_call(command: Sequence[str] = _CHILD, *, timeout_s: float = TIMEOUT_S)
         ) from error
     except OSError as error:
         raise Unavailable(f"trt: the child process for the first call cannot be started ({error.strerror})") from error
-    last = done.stderr.strip()[-_TAIL:] or "nothing"
+    last = f"{done.stdout}{done.stderr}".strip()[-_TAIL:] or "nothing"  # TensorRT's own logger writes to stdout
     if done.returncode < 0:
         raise Unavailable(
             f"trt: the library crashed ({_signal(-done.returncode)}) at its first call, in a child process. TensorRT "
