@@ -15,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from adapters.examples.fastestdet import FastestDet, Recipe, adapter
 from bench import precision
 from bench.paths import data_dir
+from bench.precision.widen import widen
 
 WEIGHTS, PHOTOS, CALIBRATION = (data_dir() / name for name in ("fastestdet", "coco128-val", "coco128-train"))
 pytestmark = pytest.mark.skipif(
@@ -134,10 +135,24 @@ def test_every_fp32_route_reproduces_the_stated_ap(route, request):
 @pytest.mark.parametrize("source", ["upstream", "exported"])
 def test_the_fp16_artefact_keeps_the_ap(source, runtime, request, tmp_path):
     path = WEIGHTS / "FastestDet.onnx" if source == "upstream" else request.getfixturevalue("exported")
-    precision.make("fp16", path, tmp_path / "fp16.onnx")
+    first = inputs("cv2-linear", "bgr")[0][1]
+    recipe = precision.make("fp16", path, tmp_path / "fp16.onnx", feeds=lambda: iter((first,)))
+    assert recipe["compute_nodes"] == {"fp16": 70}
     infer = runtime(tmp_path / "fp16.onnx")
     ap, _ = score((image_id, infer(feeds), meta) for image_id, feeds, meta in inputs("cv2-linear", "bgr"))
     assert ap == pytest.approx(0.190670, abs=AP_TOLERANCE)
+
+
+@pytest.mark.parametrize("source", ["upstream", "exported"])
+def test_the_bf16_artefact_keeps_the_ap_in_its_widened_form(source, request, tmp_path):
+    path = WEIGHTS / "FastestDet.onnx" if source == "upstream" else request.getfixturevalue("exported")
+    options = {"feeds": lambda: iter(()), "float_nodes": adapter.spec.float_nodes}
+    recipe = precision.make("bf16", path, tmp_path / "bf16.onnx", **options)
+    assert recipe["compute_nodes"] == {"bf16": 63, "fp32": 7}
+    widen(tmp_path / "bf16.onnx", tmp_path / "widened.onnx")
+    infer = onnxruntime_route(tmp_path / "widened.onnx")
+    ap, _ = score((image_id, infer(feeds), meta) for image_id, feeds, meta in inputs("cv2-linear", "bgr"))
+    assert ap == pytest.approx(0.190670, abs=0.002)
 
 
 @pytest.mark.skipif(not CALIBRATION.is_dir(), reason=f"no coco128-train in {data_dir()}: set PARITY_DATA")
