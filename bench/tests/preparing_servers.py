@@ -73,7 +73,8 @@ class Files:
                 if isinstance(trick, int):
                     return self.reply(trick, b"no")
                 if trick == "hang":
-                    held.free.wait(10)
+                    held.free.wait(5)
+                    self.close_connection = True
                     return None
                 if trick == "html":
                     return self.reply(200, b"<html>log in</html>")
@@ -166,7 +167,8 @@ class Hub:
                 )
                 hub.calls.append(step)
                 if step == hub.hang:
-                    hub.free.wait(10)
+                    hub.free.wait(5)
+                    self.close_connection = True
                     return None
                 given = self.headers.get("Authorization", "")
                 if given != f"Bearer {hub.token}" and step not in hub.fail:
