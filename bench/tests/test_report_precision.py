@@ -323,3 +323,19 @@ def test_a_runtime_without_fp32_says_so() -> None:
     assert precision.precision_finding(read_run(suite)) == (
         "No lower precision was timed beside fp32 in the same runtime."
     )
+
+
+def test_many_slow_cells_are_folded_on_the_page_and_counted_in_text() -> None:
+    suite = precision_suite()
+    slow, fp32 = find(suite, "fastestdet", "onnxrt", "int8"), find(suite, "fastestdet", "onnxrt", "fp32")
+    for number in range(12):
+        for cell in (slow, fp32):
+            other = copy.deepcopy(cell)
+            other["cell"]["batch"] = number + 2
+            suite["cells"].append(other)
+    page = words(render_html(suite))
+    assert "6 more cells" in page
+    assert page.count("slower than fp32 in the same runtime") == 14
+    assert "and 6 more, on the page" in printed(suite)
+    assert "* and 6 more, below" in markdown_of(suite)
+    assert len(render_html(suite).encode()) < 1_000_000
