@@ -68,6 +68,15 @@ class Runtime:
     assert "crashed (SIGSEGV)" in refusal(*child_of(tmp_path, body))
 
 
+def test_a_failure_is_asked_once_too(tmp_path):
+    """Five precisions on a library that hangs must not wait five times."""
+    count = tmp_path / "count"
+    words = python(f"open({str(count)!r}, 'a').write('x'); import sys; sys.exit(3)")
+    for _ in range(3):
+        refusal(*words)
+    assert count.read_text() == "x"
+
+
 def test_a_child_that_hangs_is_ended():
     text = refusal(*python("import time; time.sleep(60)"), timeout_s=0.5)
     assert "did not answer its first call within 0.5 s" in text

@@ -181,18 +181,17 @@ class Execution:
     def _load(self, trt: Any, plan: bytes) -> None:
         if not trt.init_libnvinfer_plugins(self.logger, ""):
             raise ArtifactError(f"{self._where}: init_libnvinfer_plugins failed. {self.logger.explain()}")
+        # No local names: the traceback of a failure would keep runtime and engine beyond the memory they use.
         try:
-            runtime = trt.Runtime(self.logger)
+            self._runtime = trt.Runtime(self.logger)
         except TypeError as error:  # the bindings' word for a factory that returned nothing
             raise ArtifactError(f"{self._where}: Runtime failed ({error}). {self.logger.explain()}") from error
-        self._runtime = runtime
-        engine = runtime.deserialize_cuda_engine(plan)
-        if engine is None:
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
             raise ArtifactError(
                 f"{self._where}: deserialize_cuda_engine failed: the file is truncated, or was built by another "
                 f"TensorRT or for another GPU. Delete it to have it built again. {self.logger.explain()}"
             )
-        self._engine = engine
 
     def _checked_tensors(self) -> tuple[IOTensor, ...]:
         """Inputs and outputs, refusing what this runner cannot feed."""

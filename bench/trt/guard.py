@@ -28,9 +28,8 @@ _TAIL = 600
 _REMEDY = "Type: parity doctor, and check the driver with nvidia-smi"
 
 
-@functools.cache
 def first_call(command: Sequence[str] = _CHILD, *, timeout_s: float = TIMEOUT_S) -> str:
-    """Call TensorRT for the first time, in a child; return its version. Asked once per process.
+    """Call TensorRT for the first time, in a child; return its version. Asked once per process, failures too.
 
     Args:
         command: the child, as a tuple.
@@ -39,9 +38,25 @@ def first_call(command: Sequence[str] = _CHILD, *, timeout_s: float = TIMEOUT_S)
     Raises:
         Unavailable: the library crashed, hung, cannot be imported or makes no runtime; says which.
     """
+    version, reason = _outcome(tuple(command), timeout_s)
+    if version is None:
+        raise Unavailable(reason)
+    return version
+
+
+@functools.cache
+def _outcome(command: tuple[str, ...], timeout_s: float) -> tuple[str | None, str]:
+    """Version, or None and the reason: a library that hangs is waited for once, not once per precision."""
+    try:
+        return _ask(command, timeout_s), ""
+    except Unavailable as error:
+        return None, str(error)
+
+
+def _ask(command: tuple[str, ...], timeout_s: float) -> str:
     try:
         done = subprocess.run(
-            list(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise Unavailable(

@@ -103,7 +103,7 @@ class TensorRTRunner(RunnerBase):
                 "engine_sha256": self._artifact.sha256, "flags": list(flags),
                 "creation_flags": list(recipe.get("creation_flags", ())), "trtexec": recipe.get("trtexec"),
                 "host": recipe.get("host"), "memory": self._memory.library, "cuda_graph": self._cuda_graph,
-                "device_mb": self._memory.device_bytes / 2**20,
+                "buffers_mb": self._memory.device_bytes / 2**20,
             },
         )  # fmt: skip
 
