@@ -100,6 +100,8 @@ def export_command(options: Mapping[str, Any], *, out: Path) -> int:
             options=request.conversion,
             progress=events.progress,
         ).artifact("onnx", request.precisions[0])
+        for reason in artifact.recipe.get("gates", {}).get("refused_by_trt", ()):
+            events.note(f"TensorRT would refuse this file: {reason}.")
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(artifact.path, out)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 MIN_OPSET = 9
-MAX_OPSETS = {"10": 22, "11": 25}
-"""Major version of TensorRT -> highest opset that its documentation names (10: operators.md of onnx-tensorrt, 11: the
-ONNX opset guide). Not tried here: no parser has run."""
+MAX_OPSETS = {8: 17, 9: 19, 10: 22, 11: 25}
+"""Major version of TensorRT -> highest opset that its documentation names (up to 10: operators.md of onnx-tensorrt, 11:
+the ONNX opset guide). Not tried here: no parser has run."""
 GRID_SAMPLE_OPSET = 20
 """From here on the modes are called ``linear`` and ``cubic``; the parser knows the old words only and samples the
 nearest value instead, without a message (TensorRT #4646, onnx-tensorrt #1060)."""
@@ -30,22 +30,24 @@ def lint(path: Path, *, runtime: str | None, version: str | None = None) -> list
     Args:
         path: ONNX file.
         runtime: ``trt``; other runtimes and None have no rules yet.
-        version: of the runtime, for example ``10.16.1``; None: the newest one known.
+        version: of the runtime, for example ``10.16.1``; None, or newer than the rules: the newest one known.
 
     Raises:
         InputError: not a complete ONNX file.
-        UsageError: a version that the rules do not know.
+        UsageError: a version that is none, or older than the rules.
     """
     model = read(path)
     if runtime != "trt":
         return []
-    major = (version or max(MAX_OPSETS, key=int)).split(".")[0]
-    if major not in MAX_OPSETS:
-        raise UsageError(f"TensorRT {version}: the rules know {', '.join(MAX_OPSETS)} only.")
+    known = max(MAX_OPSETS)
+    word = (version or str(known)).split(".")[0]
+    if not word.isdecimal() or int(word) < min(MAX_OPSETS):
+        raise UsageError(f"TensorRT {version}: the rules know {min(MAX_OPSETS)} to {known}.")
+    major = min(int(word), known)
     return [*_opset(model, major), *_ends(model.graph), *_operators(model, path)]
 
 
-def _opset(model: ModelProto, major: str) -> Iterator[str]:
+def _opset(model: ModelProto, major: int) -> Iterator[str]:
     found = _default_opset(model)
     if not MIN_OPSET <= found <= MAX_OPSETS[major]:
         yield (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from bench import precision
+from bench.commands import predict
 from bench.errors import InputError, UsageError
 from bench.precision.lint import MAX_OPSETS, lint
 from bench.precision.qdq import insert_qdq
@@ -54,7 +57,7 @@ def test_grid_sample_inside_a_subgraph_is_found(tmp_path):
 def test_an_opset_outside_the_documented_range_is_refused(tmp_path, opset):
     source = graph(tmp_path / "m.onnx", "Relu x -> y", opset=opset)
     (reason,) = lint(source, runtime="trt")
-    assert reason.startswith(f"opset {opset}: TensorRT 11 is documented for opsets 9 to {MAX_OPSETS['11']}. Export")
+    assert reason.startswith(f"opset {opset}: TensorRT 11 is documented for opsets 9 to {MAX_OPSETS[11]}. Export")
 
 
 def test_the_highest_opset_depends_on_the_version(tmp_path):
@@ -62,8 +65,10 @@ def test_the_highest_opset_depends_on_the_version(tmp_path):
     assert lint(source, runtime="trt", version="11.4.0.106") == []
     (reason,) = lint(source, runtime="trt", version="10.16.1.11")
     assert "TensorRT 10 is documented for opsets 9 to 22" in reason
-    with pytest.raises(UsageError, match=r"TensorRT 9\.3: the rules know 10, 11"):
-        lint(source, runtime="trt", version="9.3")
+    assert lint(source, runtime="trt", version="12.0") == []
+    for unknown in ("7.2", "newest"):
+        with pytest.raises(UsageError, match=rf"TensorRT {unknown}: the rules know 8 to 11"):
+            lint(source, runtime="trt", version=unknown)
 
 
 AMAX = {name: 3.0 for name in ("images", "b", "d", "e")}
@@ -140,3 +145,16 @@ def test_the_reasons_are_part_of_an_artefacts_recipe(tmp_path):
                    weights={"w": WEIGHTS, "g": np.zeros((1, 8, 8, 2), np.float32)})  # fmt: skip
     recipe = precision.make("fp16", source, tmp_path / "out.onnx", feeds=lambda: iter((feed(),)))
     assert "GridSample at opset 20" in recipe["gates"]["refused_by_trt"][0]
+
+
+def test_parity_export_says_what_tensorrt_would_refuse(tmp_path, monkeypatch, capsys):
+    made = SimpleNamespace(
+        path=save_tiny(tmp_path / "made.onnx"), precision="bf16", sha256="ab" * 32,
+        recipe={"gates": {"refused_by_trt": ["GridSample at opset 22"]}},
+    )  # fmt: skip
+    monkeypatch.setattr(predict, "make_plans", lambda *args, **options: [SimpleNamespace()])
+    monkeypatch.setattr(predict, "Maker", lambda *args, **options: SimpleNamespace(artifact=lambda kind, name: made))
+    options = {"models": "yolov10n", "precisions": "bf16"}
+    assert predict.export_command(options, out=tmp_path / "out.onnx") == 0
+    assert "TensorRT would refuse this file: GridSample at opset 22." in capsys.readouterr().err
+    assert (tmp_path / "out.onnx").read_bytes() == made.path.read_bytes()
