@@ -76,13 +76,18 @@ def own_split(choice: Choice) -> bool:
         UsageError: a folder has no such split.
     """
     if choice.calibration is not None:
-        return choice.calibration == choice.evaluation and choice.evaluation in list_fixtures()
-    if choice.evaluation not in list_fixtures():
+        return choice.calibration == choice.evaluation and has_splits(choice.evaluation)
+    if not has_splits(choice.evaluation):
         raise UsageError(
             f"{choice.evaluation} has no calibration split, and its own images are what is evaluated. Type: "
             "--calibration DIR (images of the same kind), or --calibration coco-train2017"
         )
     return True
+
+
+def has_splits(name: str) -> bool:
+    """Whether a set is described by a manifest; a folder is one split."""
+    return name in list_fixtures() or name.endswith(".json")
 
 
 def wanted_of(choice: Choice) -> Wanted | None:
@@ -181,7 +186,7 @@ def _open(choice: Choice, progress: Callable[[str, int, int], None], policy: Pol
         split="calibration",
         progress=lambda done, total: progress("render calibration images", done, total),
     )
-    return found, f"{name} calibration split" if name in list_fixtures() else found.name
+    return found, f"{found.name} calibration split" if has_splits(name) else found.name
 
 
 def _fetched(wanted: Wanted, name: str) -> FixtureSet:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, InputError, UsageError
-from bench.fixtures import list_fixtures, resolve
+from bench.fixtures import resolve
 from bench.manifests import list_manifests, load_manifest
 from bench.preparing import cocoimages, hub
-from bench.preparing.images import Choice, count_of, is_rendered, own_split, wanted_of
+from bench.preparing.images import Choice, count_of, has_splits, is_rendered, own_split, wanted_of
 from bench.preparing.manifest import BUILDER, CACHE, CALIBRATION, CARD, FILES, INT8, MANIFEST, MODEL, ROLES
 from bench.preparing.steps import IN_PLACE, Steps
 from bench.registry import ADAPTERS, adapter_names, adapter_reference, load_adapter
@@ -248,7 +248,7 @@ def _image_step(choice: Choice) -> Step:
             raise type(error)(f"calibration images: {error}") from error
         how = "read on this host, nothing is fetched"
     count = count_of(choice, held, name)
-    which = f"{name} calibration split" if name in list_fixtures() else name
+    which = f"{name} calibration split" if has_splits(name) else name
     return Step(name="images", what=f"{count} of the {held} images of {which} by seed {choice.seed}; {how}")
 
 
@@ -263,6 +263,7 @@ def _publish_step(order: Order) -> Step:
         what=f"one commit of {len(FILES)} files to {order.repo}, token from {hub.TOKEN}",
         files=tuple((n, None) for n in FILES),
         upload=(f"{address}/{order.repo}",),
+        notes=("made if it does not exist: public, unless the organisation's default is private",),
     )
 
 

@@ -59,6 +59,18 @@ def test_a_folder_of_its_own_is_no_calibration_set(tmp_path):
         own_split(Choice(calibration=None, evaluation=str(tmp_path)))
 
 
+def test_a_set_of_its_own_manifest_has_a_calibration_split(tmp_path):
+    for split in ("val", "calibration"):
+        testing.fake_folder(tmp_path / split, 5)
+    entry = {"format": "coco", "annotations": "annotations/instances.json", "images": "images"}
+    splits = {split: {"root": split, **entry} for split in ("val", "calibration")}
+    facts = {"name": "mine", "kind": "registered", "licence": "MIT", "origin": "here", "splits": splits}
+    manifest = tmp_path / "mine.json"
+    manifest.write_text(json.dumps({"schema": "fixture_manifest/1", **facts}))
+    with pytest.raises(InputError, match="mine calibration split: 5 of 5 calibration images are in the evaluation set"):
+        open_images(Choice(calibration=None, evaluation=str(manifest)), progress=quiet)
+
+
 def test_a_list_of_names_belongs_to_coco(tmp_path):
     with pytest.raises(UsageError, match="--calibration-list goes with"):
         open_images(Choice(calibration=str(tmp_path), evaluation="x", listed=tmp_path / "names.txt"), progress=quiet)
@@ -102,7 +114,7 @@ def test_the_splits_of_a_rendered_set_are_not_rendered_to_be_compared(tmp_path, 
 
     monkeypatch.setattr(images_module, "resolve", opened)
     found = open_images(Choice(calibration=None, evaluation="shapes"), progress=quiet)
-    assert found.label == "shapes calibration split"
+    assert found.label == "photos calibration split"  # as the stand-in is called
     assert "different seeds" in found.compared_with
 
 
