@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import ArtifactError
 from bench.precision.gate import first_line, load_session
 from bench.precision.graph import float_region, int8_share, matching, name_nodes
+from bench.precision.halves import save
 from bench.precision.onnxfile import read
 from bench.precision.options import Conversion
 from bench.precision.qdq import COMPUTE, MIN_OPSET, OPERATORS, insert_qdq, opset_of, refuse_quantised, scales_of
@@ -50,7 +51,7 @@ def quantize_int8(
         progress: called with (step, done, total).
 
     Raises:
-        InputError: ``source`` is not a complete ONNX file.
+        InputError: ``source`` is not a complete ONNX file, or the disk does not take ``out``.
         UsageError: an excluded pattern that matches nothing.
         ContractError: ``float_nodes`` that match nothing, or inputs that change between two passes.
         ArtifactError: a graph that is quantised already, has an opset that nobody loads, or cannot be quantised; no
@@ -68,7 +69,7 @@ def quantize_int8(
     quantised = insert_qdq(
         tuned.model, tuned.amax, float_nodes=tuned.float_nodes, activations=options.activations, operators=OPERATORS
     )
-    onnx.save(quantised, str(out))
+    save(quantised, out)
     share = int8_share(quantised)
     scales = scales_of(quantised)
     return {

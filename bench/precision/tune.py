@@ -2,7 +2,7 @@
 
 1. The calibrator: entropy, percentile and min-max, by the SQNR of the outputs.
 2. Cross-layer range equalisation, where two convolutions allow it.
-3. Nodes that cannot take 8 bits go back to float.
+3. Nodes that cannot take 8 bits go back to float, and the calibrator is chosen again for the rest.
 4. Bias correction, last: it is made for the errors of exactly the nodes that are quantised.
 
 The measure is the fake-quant reference (``sqnr``), the mean over the outputs in dB. Nothing looks at ground truth or at
@@ -58,9 +58,9 @@ BIAS_HELPS_DB = -0.25
 clearly costs."""
 GOOD_DB = 18.0
 """When every output is as good as this, no further node goes back to float: yolov10n gains no AP beyond."""
-FLOAT_MACS = 0.4
+FLOAT_MACS = 0.45
 """Share of the multiply-accumulates that may go back to float."""
-FLOAT_SHARE = 0.015
+FLOAT_SHARE = 0.005
 """A node whose share of the noise is smaller is not worth a change of type around it."""
 FLOAT_GAIN_DB = 0.5
 """Least gain of a set of nodes that goes back to float."""
@@ -120,7 +120,7 @@ def tune(
     state = search.calibrate(options.calibrator)
     if options.tune:
         state = search.equalise(state)
-        state = search.relieve(state, limit_s)
+        state = search.choose_again(search.relieve(state, limit_s))
         state = search.correct_bias(state)
     return search.result(state)
 
@@ -221,6 +221,7 @@ class _Search:
             key=lambda found: found.score.mean_db,
         )
         kept = self._keep("equalisation", state, better, EQUALISING_HELPS_DB)
+        self._report["calibrator"] = kept.method
         self._report["equalisation"] |= {
             "pairs": len(pairs),
             "float_sqnr_db": changed.document()["mean"],
@@ -270,6 +271,18 @@ class _Search:
             "table": [price.document(kept_float=price.node in best.reasons) for price in table.prices],
         }
         return best
+
+    def choose_again(self, state: _State) -> _State:
+        """Compare the calibrators for the nodes that are left: the worst ones may have decided the first time."""
+        if not state.reasons or len(self._candidates) == 1:
+            return state
+        found = [
+            self._with_ranges(state.model, state.histograms, *pair, state.float_nodes) for pair in self._candidates
+        ]
+        self._report["sqnr_db_of_the_rest"] = {other.method: other.score.document() for other in found}
+        best = max(found, key=lambda other: other.score.mean_db)
+        self._report["calibrator"] = best.method
+        return replace(best, reasons=state.reasons)
 
     def result(self, state: _State) -> Tuned:
         """What the last state holds."""

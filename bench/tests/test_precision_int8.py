@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -231,3 +232,8 @@ def test_the_opset_constant_matters(source, tmp_path, monkeypatch):
     monkeypatch.setattr(int8, "MIN_OPSET", 1)
     with pytest.raises(ArtifactError, match="opset 11 has no per-channel Q/DQ"):
         make(old, tmp_path / "kept.onnx", images=4)
+
+
+def test_a_full_disk_is_named(source):
+    with pytest.raises(InputError, match="/dev/full"):
+        make(source, Path("/dev/full"), images=2, tune=False)

@@ -305,3 +305,22 @@ def test_the_share_of_arithmetic_that_goes_back_is_bounded(monkeypatch):
     monkeypatch.setattr(tuning, "FLOAT_MACS", 0.0)
     monkeypatch.setattr(tuning._Search, "equalise", lambda self, state: state)
     assert tuned(outlier_model())[0].float_nodes == ()
+
+
+def test_the_calibrator_is_chosen_again_for_what_is_left(monkeypatch):
+    monkeypatch.setattr(tuning, "FLOAT_MACS", 1.0)
+    monkeypatch.setattr(tuning._Search, "equalise", lambda self, state: state)
+    report = tuned(outlier_model())[0].report
+    again = {name: score["mean"] for name, score in report["sqnr_db_of_the_rest"].items()}
+    assert report["calibrator"] == max(again, key=again.get)
+    assert set(again) == set(report["sqnr_db"])
+    chosen = tuned(outlier_model(), calibrator="minmax")[0].report
+    assert "sqnr_db_of_the_rest" not in chosen
+    assert chosen["calibrator"] == "minmax"
+
+
+def test_tuning_stops_when_every_output_is_good(monkeypatch):
+    monkeypatch.setattr(tuning, "FLOAT_MACS", 1.0)
+    monkeypatch.setattr(tuning, "GOOD_DB", -1.0)
+    monkeypatch.setattr(tuning._Search, "equalise", lambda self, state: state)
+    assert tuned(outlier_model())[0].float_nodes == ()

@@ -161,14 +161,14 @@ def test_the_int8_artefact_keeps_most_of_the_ap_in_both_runtimes(exported, tmp_p
     photos = sorted((CALIBRATION / "images").glob("*.jpg"))[:40]
     recipe = precision.make(
         "int8", exported, tmp_path / "int8.onnx", float_nodes=adapter.spec.float_nodes,
-        feeds=(adapter.preprocess(cv2.imread(str(path))[..., ::-1])[0] for path in photos),
+        feeds=lambda: (adapter.preprocess(cv2.imread(str(path))[..., ::-1])[0] for path in photos),
     )  # fmt: skip
     assert recipe["calibration_images"] == len(photos) == 40
     assert len(recipe["float_nodes"]) == 14
     for runtime in (onnxruntime_route, openvino_route):
         infer = runtime(tmp_path / "int8.onnx")
         ap, _ = score((image_id, infer(feeds), meta) for image_id, feeds, meta in inputs("cv2-linear", "bgr"))
-        assert 0.155 < ap < 0.2, runtime.__name__
+        assert 0.17 < ap < 0.2, runtime.__name__
 
 
 @pytest.mark.parametrize("variant", RECIPES)
