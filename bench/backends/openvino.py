@@ -118,14 +118,16 @@ class OpenVinoRunner(RunnerBase):
         )  # fmt: skip
 
     def _profile(self, feeds: dict[str, Array]) -> tuple[NodeTime, ...]:
-        from bench.backends.openvino_profile import profile
+        from bench.backends.openvino_profile import BLOCKS, medians, profile
 
-        model = self._compile(next(iter(feeds.values())).shape[0], PERF_COUNT=True)
-        request = model.create_infer_request()
-        held = self._set(request, feeds)
-        times = profile(model, request, _NAMES)
-        del held
-        return times
+        blocks = []
+        for _ in range(BLOCKS):
+            model = self._compile(next(iter(feeds.values())).shape[0], PERF_COUNT=True)
+            request = model.create_infer_request()
+            held = self._set(request, feeds)
+            blocks.append(profile(model, request, _NAMES))
+            del held
+        return medians(blocks)
 
     def _close(self) -> None:
         self._requests.clear()

@@ -108,11 +108,15 @@ def precision_finding(run: Run) -> str:
             chosen = [p.cell for p in paces if p.word == word]
             if chosen:
                 parts.append(f"{text} in {_where(chosen, run)}")
+        compared = [pace.cell for pace in paces]
         emulated = [c for _, c in cells if c.emulated]
+        wrong = [c for _, c in cells if c.status in ("failed", "waived") and c.p50_ms is not None and c not in compared]
         if parts:
             said.append(f"{precision} is {'; '.join(parts)}.")
         elif emulated:
             said.append(f"{precision} is emulated in {_where(emulated, run)}, so it has no speed of its own here.")
+        if wrong:
+            said.append(f"{precision} fails in {_where(wrong, run)}, so its speed there is not compared.")
     return " ".join(said) or "No lower precision was timed beside fp32 in the same runtime."
 
 

@@ -7,14 +7,15 @@ from types import SimpleNamespace
 import pytest
 
 from bench.backends.onnx_profile import node_times
+from bench.backends.openvino_profile import RUNS, medians
 from bench.backends.openvino_profile import node_times as counters_of
 from bench.errors import ArtifactError, ContractError
 from bench.nodetimes import summarise
 from bench.registry import load_backend
-from bench.runner_base import PROFILE_RUNS, PROFILE_WARMUP
+from bench.runner_base import PROFILE_WARMUP
 from bench.testing.artifacts import contract_artifact, contract_cell, contract_feeds
 from bench.tests.test_backend_onnxrt import artifact, int8  # noqa: F401 - fixtures
-from bench.types import CONVERSION, Profiler
+from bench.types import CONVERSION, NodeTime, Profiler
 
 
 def event(name, ts, dur, operator="Conv", inputs="float", index="0"):
@@ -80,12 +81,17 @@ class Counter:
 
 def test_the_warm_up_is_taken_out_of_a_mean_over_all_runs():
     warm_us, run_us = 900, 200
-    mean = (PROFILE_WARMUP * warm_us + PROFILE_RUNS * run_us) / (PROFILE_WARMUP + PROFILE_RUNS)
+    mean = (PROFILE_WARMUP * warm_us + RUNS * run_us) / (PROFILE_WARMUP + RUNS)
     last = [Counter("a", mean), Counter("r", 50, "Reorder"), Counter("gone", 9, status="optimised out")]
     words = {"a": "u8", "r": "f32"}
     found = counters_of([Counter("a", warm_us), Counter("r", 50)], last, words, {"u8": "int8", "f32": "fp32"})
     assert [(n.name, n.precision) for n in found] == [("a", "int8"), ("r", CONVERSION)]
     assert found[0].ms == pytest.approx(run_us / 1000, rel=0.01)
+
+
+def test_one_interrupted_block_does_not_make_a_node_slow():
+    blocks = [[NodeTime(name="a", operator="Conv", ms=ms, precision="fp32")] for ms in (0.1, 5.0, 0.2)]
+    assert medians(blocks)[0].ms == 0.2
 
 
 def test_rounded_means_never_give_a_negative_time():
