@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.report import numbers
 from bench.report.answer import sentence_of
+from bench.report.precision_evidence import evidence_words, part_of, share_of
 from bench.report.precision_nodes import FULL, blame, fp32_of
 from bench.speed import judge_speed
 from bench.types import PRECISIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from bench.report.cells import CellView, Group, Run
-
-MOSTLY = 0.9
-"""A lower precision that computes less than this share of its nodes is said to compute a part only."""
-NODE_COUNTS = ("compute_nodes", "compute_layers", "conv_linear_outputs")
-"""Where a runtime's evidence counts what computes in which precision."""
-_NAMES = {
-    "f32": "fp32", "float32": "fp32", "float": "fp32", "f16": "fp16", "float16": "fp16", "half": "fp16",
-    "bfloat16": "bf16", "float64": "fp64", "f64": "fp64", "u8": "int8", "i8": "int8", "uint8": "int8",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +145,7 @@ def notes_of(group: Group, run: Run) -> list[tuple[str, str]]:
             continue
         pace, fp32 = pace_of(group, cell), fp32_of(group, cell)
         nodes, theirs = cell.raw.get("nodes"), (fp32.raw.get("nodes") if fp32 else None)
-        part = _part(cell)
+        part = part_of(cell)
         slow = pace is not None and pace.word == "slower"
         if not slow and part is None:
             continue
@@ -210,87 +200,6 @@ def _pace_word(cell: CellView, group: Group, pace: Pace | None) -> str | None:
     if cell.status in ("failed", "waived") and cell.p50_ms is not None:
         return "outputs failed"
     return "not timed" if cell.p50_ms is None else "no ratio"
-
-
-def share_of(cell: CellView) -> tuple[float | None, str]:
-    """Share of the arithmetic in the lower precision, and what it is a share of; None for fp32 and where unknown.
-
-    By multiply-accumulates where the artefact's recipe says so, else by the nodes that the runtime was seen to compute.
-    """
-    if cell.precision in FULL:
-        return None, ""
-    stated = _stated(cell, "macs")
-    if stated is not None and not cell.emulated:
-        return stated, "of multiply-adds"
-    counts = node_counts((cell.raw["observed"] or {}).get("evidence") or {})
-    total = sum(counts.values())
-    if not total:
-        return None, ""
-    return counts.get(cell.precision, 0) / total, "of compute nodes"
-
-
-def _stated(cell: CellView, kind: str) -> float | None:
-    """What the recipe says of the file: the share of ``macs`` or of ``nodes`` in the lower precision, 0 to 1."""
-    recipe = (cell.raw["artifact"] or {}).get("recipe") or {}
-    stated = recipe.get(f"{cell.precision}_compute", recipe.get(f"{cell.precision}_share"))
-    value = stated.get(kind) if isinstance(stated, dict) else stated if kind == "macs" else None
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return None
-    return float(value) if 0 <= value <= 1 else None
-
-
-def node_counts(evidence: Mapping[str, Any]) -> dict[str, int]:
-    """Precision -> nodes that compute in it, as far as the evidence counts them."""
-    for key in NODE_COUNTS:
-        counts = evidence.get(key)
-        if isinstance(counts, dict) and counts and all(_is_count(value) for value in counts.values()):
-            found: dict[str, int] = {}
-            for name, value in counts.items():
-                word = _NAMES.get(str(name).lower(), str(name))
-                found[word] = found.get(word, 0) + int(value)
-            return found
-    return {}
-
-
-def evidence_words(observed: Mapping[str, Any] | None, precision: str) -> str:
-    """``79 of 86 nodes int8, placement CPU 92``: short words for what a runtime was seen to do."""
-    if observed is None:
-        return "\N{EN DASH}"
-    evidence = observed["evidence"] or {}
-    counts = node_counts(evidence)
-    parts = []
-    if counts:
-        total = sum(counts.values())
-        parts.append(f"{counts.get(precision, 0)} of {numbers.plural(total, 'node')} {precision}")
-    placement = evidence.get("placement")
-    if isinstance(placement, dict) and placement and all(isinstance(ops, dict) for ops in placement.values()):
-        placed = [
-            f"{_provider(name)} {sum(v for v in ops.values() if _is_count(v)):,}" for name, ops in placement.items()
-        ]
-        parts.append(f"placement {', '.join(placed)}")
-    return ", ".join(parts) or f"on {_provider(str(observed['provider']))}"
-
-
-def _provider(name: str) -> str:
-    return str(name).removesuffix("ExecutionProvider") or str(name)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _part(cell: CellView) -> str | None:
-    """``only 59 of 86 compute nodes in int8, of 77 in the file``: less than the file has, or than most of it."""
-    counts = node_counts((cell.raw["observed"] or {}).get("evidence") or {})
-    total, own = sum(counts.values()), counts.get(cell.precision, 0)
-    in_file, macs = _stated(cell, "nodes"), _stated(cell, "macs")
-    words = []
-    if total and own < (round(in_file * total) if in_file is not None else MOSTLY * total):
-        of_file = f", of {round(in_file * total)} in the file" if in_file is not None else ""
-        words.append(f"only {own} of {numbers.plural(total, 'compute node')} in {cell.precision}{of_file}")
-    if macs is not None and macs < MOSTLY:
-        words.append(f"{numbers.percent(macs)} of the file’s multiply-adds in {cell.precision}")
-    return " and ".join(words) or None
 
 
 def _file_share(cell: CellView, fp32: CellView | None) -> str | None:

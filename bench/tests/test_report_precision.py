@@ -11,6 +11,7 @@ from bench.report.cells import read_run
 from bench.report.html import render_html
 from bench.report.markdown import markdown_of
 from bench.report.precision_agreement import agreement_tables_of, blameless
+from bench.report.precision_evidence import evidence_words
 from bench.report.precision_nodes import blame, blamed_of
 from bench.schema import validate
 from bench.tests.sample_precision import APART, FP32_NODES, INT8_NODES, agreement, find, precision_suite, profile
@@ -136,7 +137,7 @@ def test_a_share_that_is_none_is_not_believed(suite: Suite, share: Any) -> None:
 )  # fmt: skip
 def test_evidence_of_any_runtime_becomes_short_words(evidence: dict[str, Any], expected: str) -> None:
     observed = {"precision": "int8", "provider": "CPUExecutionProvider", "emulated": False, "evidence": evidence}
-    assert precision.evidence_words(observed, "int8") == expected
+    assert evidence_words(observed, "int8") == expected
 
 
 def test_the_blame_names_conversions_and_what_stays_in_float() -> None:
