@@ -207,6 +207,14 @@ def test_a_rounding_that_vanished_into_a_fused_operator_is_noticed(tmp_path, mon
         widen(half, wide)
 
 
+def test_what_is_left_in_float_may_be_fused(tmp_path):
+    lines = (CONV, "Sigmoid a -> b", "Sigmoid b -> c", "Mul b c -> d", "Neg d -> y")
+    source = graph(tmp_path / "m.onnx", *lines, weights={"w": WEIGHTS})
+    half, _ = convert(source, tmp_path, exclude=("^n_[cdy]$",))
+    assert widen(half, tmp_path / "wide.onnx")["roundings"] == 3  # x, a, b
+    assert "QuickGelu" in {node.op_type for node in widening.optimised(tmp_path / "wide.onnx").graph.node}
+
+
 def test_two_roundings_in_a_row_may_become_one(tmp_path):
     """Behind a product with 1, which the optimiser drops: fewer, and still right."""
     _, half, wide = widened(tmp_path, CONV, "Mul a one -> y", weights={"w": WEIGHTS, "one": f32(1)})

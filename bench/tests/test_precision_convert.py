@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from bench import precision
+from bench import planning, precision
 from bench.errors import ArtifactError, ContractError, InputError, Unsupported
+from bench.events import Silent
+from bench.matrix import Request
 from bench.precision import gate
 from bench.precision.graph import float_region
 from bench.precision.onnxfile import check_against
@@ -60,6 +63,17 @@ def test_the_gate_runs_on_the_first_calibration_image(source, tmp_path, monkeypa
     make("fp16", source, tmp_path, images=0)
     assert (seen[0]["images"] == tiny_feeds(1)[0]["images"]).all()
     assert not seen[1]["images"].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "images"), [("fp32", False), ("tf32", False), *((p, True) for p in precision.MADE_HERE)]
+)
+def test_whatever_is_made_here_gets_calibration_images(monkeypatch, name, images):
+    found = SimpleNamespace(name="shapes", sha256="c")
+    monkeypatch.setattr(planning, "resolve", lambda *args, **options: found)
+    request, fixtures = Request(precisions=(name,)), SimpleNamespace(sha256="f")
+    calibration, _ = planning._calibration(request, SPEC, fixtures, Silent())
+    assert (calibration is found) == images
 
 
 def test_what_the_gate_refuses_is_not_made(source, tmp_path, monkeypatch):
