@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ import numpy as np
 from bench.errors import ArtifactError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bench.types import Array, Feeds
 
 _NO_KERNEL = "NOT_IMPLEMENTED"
@@ -88,24 +91,48 @@ def _session_of(path: Path) -> tuple[Any, str]:
     import onnxruntime
 
     runtime = f"onnxruntime {onnxruntime.__version__} on the CPU"
-    try:
-        return load_session(path), f"itself, {runtime}"
-    except ArtifactError as error:
-        if _NO_KERNEL not in str(error) or not _has_bf16(path):
-            raise
+    with runnable(path) as file:
+        if file == path:
+            return load_session(path), f"itself, {runtime}"
+        return load_session(file), f"widened to float32 with bf16 roundings ({runtime} has no bf16 convolution)"
+
+
+@contextlib.contextmanager
+def runnable(path: Path) -> Iterator[Path]:
+    """Give a file that onnxruntime's CPU provider can load: this one, or the widened form of a bf16 graph.
+
+    Raises:
+        ArtifactError: neither can be loaded, with the reason.
+    """
+    if not _has_bf16(path) or not _lacks_kernels(path):
+        yield path
+        return
     from bench.precision.widen import widen
 
     with tempfile.TemporaryDirectory(prefix="parity-gate-") as scratch:
         wide = Path(scratch) / "widened.onnx"
         widen(path, wide)
-        return load_session(wide), f"widened to float32 with bf16 roundings ({runtime} has no bf16 convolution)"
+        yield wide
+
+
+def _lacks_kernels(path: Path) -> bool:
+    try:
+        load_session(path)
+    except ArtifactError as error:
+        return _NO_KERNEL in str(error)
+    return False
 
 
 def _has_bf16(path: Path) -> bool:
+    """False for a file that cannot be read: loading it says why."""
     import onnx
+    from google.protobuf.message import DecodeError
     from onnx import TensorProto
 
-    graph = onnx.load(str(path), load_external_data=False).graph
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except (DecodeError, OSError):
+        return False
     return any(tensor.data_type == TensorProto.BFLOAT16 for tensor in graph.initializer) or any(
         a.i == TensorProto.BFLOAT16 for node in graph.node for a in node.attribute if a.name == "to"
     )

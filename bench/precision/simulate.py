@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import ArtifactError
-from bench.precision.gate import first_line, runtime_errors
+from bench.precision.gate import first_line, runnable, runtime_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,6 +25,8 @@ def simulate(
 ) -> list[dict[str, Array]]:
     """Run each feed through ``path`` in onnxruntime on the CPU with every graph optimisation off.
 
+    The CPU has no bf16 convolution: a bf16 graph runs in its widened form, float32 rounded to bf16 at every tensor.
+
     Args:
         path: ONNX file.
         feeds: B = 1; repeated where the file fixes a larger batch.
@@ -34,11 +36,12 @@ def simulate(
         One dictionary per feed: output -> array of B = 1, floating ones as float32.
 
     Raises:
-        ArtifactError: the file cannot be loaded or run this way (the CPU has no bf16 convolution, for one).
+        ArtifactError: the file cannot be loaded or run this way.
     """
     import numpy as np
 
-    session = _session(path)
+    with runnable(path) as file:
+        session = _session(file)
     outputs = [value.name for value in session.get_outputs()]
     fixed = session.get_inputs()[0].shape[0]
     refusals: tuple[type[Exception], ...] = (ValueError, *runtime_errors())

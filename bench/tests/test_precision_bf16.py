@@ -23,6 +23,7 @@ from bench.precision.bf16 import LARGEST, convert_bf16, to_bfloat16
 from bench.precision.fp16 import convert_fp16
 from bench.precision.gate import load_session
 from bench.precision.options import Conversion
+from bench.precision.simulate import simulate
 from bench.precision.widen import count_roundings, widen
 from bench.testing.artifacts import contract_artifact, contract_cell, contract_feeds, contract_outputs
 from bench.tests.half_graphs import WEIGHTS, f32, feed, graph, nodes, run, sqnr_db, stored, types
@@ -230,6 +231,14 @@ def test_what_is_not_bf16_is_not_widened(tmp_path):
     source.write_bytes(source.read_bytes()[:100])
     with pytest.raises(InputError, match="not a complete ONNX file"):
         widen(source, tmp_path / "wide.onnx")
+
+
+def test_the_own_arithmetic_of_a_bf16_file_is_that_of_its_widened_form(tmp_path):
+    _, half, wide = widened(tmp_path)
+    widen(half, wide)
+    (own,) = simulate(half, iter([ONE]))
+    np.testing.assert_array_equal(own["y"], simulate(wide, iter([ONE]))[0]["y"])
+    assert 30 < sqnr_db(own["y"], run(tmp_path / "m.onnx", ONE)) < 60
 
 
 @pytest.fixture
