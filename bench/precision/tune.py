@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from bench.precision.calibration import TensorRange
     from bench.precision.options import Conversion
-    from bench.types import Feeds
+    from bench.types import Array, Feeds
 
 HELD_OUT = 24
 """Images at most that choose between candidates; their ranges are not collected."""
@@ -230,15 +230,21 @@ class _Search:
         return kept
 
     def correct_bias(self, state: _State) -> _State:
-        """Take back the mean error of each channel."""
+        """Take back the mean error of each channel: judged on held-out images, then measured on all of them."""
         self._progress("correct biases", 0, 1)
         amax = {name: found.amax for name, found in state.ranges.items()}
         errors = mean_errors(state.model, amax, self._some(), float_nodes=state.float_nodes)
-        model = corrected(state.model, errors)
-        better = replace(state, model=model, score=self._score(model, state.ranges, state.float_nodes))
+        better = self._corrected(state, errors)
         kept = self._keep("bias_correction", state, better, BIAS_HELPS_DB)
         self._report["bias_correction"]["nodes"] = len(errors)
+        if kept is better and self._stride:
+            every = islice(self._feeds(), MEANS_FROM)
+            kept = self._corrected(state, mean_errors(state.model, amax, every, float_nodes=state.float_nodes))
         return kept
+
+    def _corrected(self, state: _State, errors: Mapping[str, Array]) -> _State:
+        model = corrected(state.model, errors)
+        return replace(state, model=model, score=self._score(model, state.ranges, state.float_nodes))
 
     def relieve(self, state: _State, limit_s: float) -> _State:
         """Price the nodes and send those back to float that cost most."""

@@ -324,3 +324,18 @@ def test_tuning_stops_when_every_output_is_good(monkeypatch):
     monkeypatch.setattr(tuning, "GOOD_DB", -1.0)
     monkeypatch.setattr(tuning._Search, "equalise", lambda self, state: state)
     assert tuned(outlier_model())[0].float_nodes == ()
+
+
+def test_the_means_that_stay_come_from_all_images(monkeypatch):
+    read = []
+
+    def counting(model, amax, feeds, **options):
+        feeds = list(feeds)
+        read.append(len(feeds))
+        return mean_errors(model, amax, feeds, **options)
+
+    monkeypatch.setattr(tuning, "mean_errors", counting)
+    monkeypatch.setattr(tuning, "BIAS_HELPS_DB", -1000.0)
+    tuned(chain(), images=20)
+    tuned(chain(), images=5)  # nothing is held out
+    assert read == [15, 20, 5]
