@@ -26,9 +26,9 @@ Images: TypeAlias = "Sequence[Mapping[str, Array]]"
 LIMITS_DB = {"fp32": 40.0, "tf32": 20.0, "fp16": 20.0, "bf16": 10.0, "int8": 4.0}
 """Two results of one file of this precision do not agree below it: far below what is healthy, above what is broken.
 Against the file's own arithmetic, the worst output in groups of four images, 32 images (onnxruntime 1.31.1, openvino
-2026.4.1, AVX512-VNNI): fp32 113 dB and more, fp16 57 dB, int8 yolov10n 15 dB and FastestDet 9.4 dB at the least;
-openvino on the int8 file of FastestDet with zero point 0, which it computes wrongly (AP 0.000): -2.9 dB at the most.
-tf32 and bf16 were not measured and lie between their neighbours."""
+2026.4.1, AVX512-VNNI): fp32 110 dB and more, fp16 57 dB, bf16 47 dB (yolov10n, one group), int8 yolov10n 15 dB and
+FastestDet 9.4 dB at the least; openvino on an int8 file of FastestDet with zero point 0, which it computes wrongly (AP
+0.000): -2.9 dB at the most. tf32 was not measured."""
 NOISY = 0.01
 """An output whose repeat noise exceeds this share of its rms tells nothing."""
 OWN = "the file’s own arithmetic"
