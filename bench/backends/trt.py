@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, field, replace
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.artifacts import Made
@@ -23,7 +24,6 @@ from bench.trt.runner import TensorRTRunner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from bench.trt.hostkey import HostKey
     from bench.trt.memory import Memory
@@ -36,6 +36,9 @@ _AMPERE = 8.0
 
 class Access:
     """What the backend asks this machine; ``bench.testing.trt_fake_backend`` gives other answers."""
+
+    note = ""
+    """Follows the name of the provider in the evidence."""
 
     def package(self) -> str | None:
         """Version of the installed package, None without one."""
@@ -74,7 +77,7 @@ class Access:
 
     def build(self, onnx: Path, options: BuildOptions, engine: Path, number: int) -> tuple[bytes, dict[str, Any]]:
         """Build in a child process; the engine and what is known about it."""
-        return run_build(onnx, options, engine_name=engine, scratch=engine.parent, device=number)
+        return run_build(onnx, options, engine_name=Path(engine.name), scratch=engine.parent, device=number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +180,7 @@ class TensorRTBackend:
         except (ImportError, OSError) as error:
             memory.close()
             raise Unavailable(f"trt: the package tensorrt cannot be loaded: {error}. {INSTALL}") from error
-        return TensorRTRunner(trt, artifact, cell, memory=memory, cuda_graph=self.cuda_graph)
+        return TensorRTRunner(trt, artifact, cell, memory=memory, cuda_graph=self.cuda_graph, note=self.access.note)
 
     def _make(self, artifact: Artifact, options: BuildOptions, out: Path, number: int) -> Made:
         plan, facts = self.access.build(artifact.path, options, out, number)
@@ -199,6 +202,8 @@ def recipe_of(artifact: Artifact, options: BuildOptions, facts: Mapping[str, Any
     from bench.trt.graphfile import read_graph_file
 
     said = {name: value for name, value in facts.items() if name != "layers"}
+    # Names instead of this machine's folders: the store's are not those of whoever repeats it.
+    said["trtexec"] = {k: line.replace(str(artifact.path), artifact.path.name) for k, line in facts["trtexec"].items()}
     return {
         "tool": f"tensorrt {facts['tensorrt']}",
         "compute_nodes": dict(read_graph_file(artifact.path).compute),

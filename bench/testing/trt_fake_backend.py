@@ -32,6 +32,8 @@ class FakeAccess(Access):
         capability: compute capability of the GPU.
     """
 
+    note = " (fake, in numpy)"
+
     def __init__(self, version: str, *, capability: str = "9.0") -> None:
         self.world: World = fake_tensorrt(version, device=FakeDevice())
         self.capability = capability
@@ -39,7 +41,7 @@ class FakeAccess(Access):
 
     def package(self) -> str | None:
         """The version, marked."""
-        return f"{self.world.version} (fake, in numpy)"
+        return f"{self.world.version}{self.note}"
 
     def problem(self, number: int) -> str | None:
         """One GPU is there."""
@@ -68,7 +70,7 @@ class FakeAccess(Access):
     def build(self, onnx: Path, options: BuildOptions, engine: Path, number: int) -> tuple[bytes, dict[str, Any]]:
         """Build here: nothing can crash."""
         host = self.host(self.world.version, number)
-        built = build_engine(self.world.module, onnx, options, host=host, engine_name=engine)
+        built = build_engine(self.world.module, onnx, options, host=host, engine_name=engine.name)
         return built.plan, facts_of(built, host)
 
 

@@ -66,7 +66,7 @@ class Network:
     def _evaluator(self) -> Any:
         from onnx.reference import ReferenceEvaluator
 
-        return ReferenceEvaluator(self.model)
+        return ReferenceEvaluator(self.model, new_ops=_quantising() if _opset(self.model) < 19 else [])
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Outputs in numpy."""
@@ -109,6 +109,37 @@ def read_network(content: bytes) -> Network:
     if own := sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"}):
         raise ValueError(f"no importer for the operator domain {own[0]}")
     return Network(content, model)
+
+
+def _opset(model: Any) -> int:
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+
+
+def _quantising() -> list[Any]:
+    """QuantizeLinear and DequantizeLinear of opsets 10 to 18, which onnx's evaluator lacks."""
+    import numpy as np
+    from onnx.reference.op_run import OpRun
+
+    def along(values: Any, x: Any, axis: int) -> Any:
+        return values if values.ndim == 0 else values.reshape([-1 if a == axis % x.ndim else 1 for a in range(x.ndim)])
+
+    class QuantizeLinear(OpRun):  # type: ignore[misc]
+        op_domain = ""
+
+        def _run(self, x: Any, scale: Any, zero: Any = None, axis: int = 1, **later: Any) -> tuple[Any]:
+            zero = np.zeros((), np.uint8) if zero is None else zero
+            limits = np.iinfo(zero.dtype)
+            levels = np.rint(x / along(scale, x, axis)) + along(zero, x, axis).astype(np.int64)
+            return (np.clip(levels, limits.min, limits.max).astype(zero.dtype),)
+
+    class DequantizeLinear(OpRun):  # type: ignore[misc]
+        op_domain = ""
+
+        def _run(self, x: Any, scale: Any, zero: Any = None, axis: int = 1, **later: Any) -> tuple[Any]:
+            offset = 0 if zero is None else along(zero, x, axis).astype(np.int64)
+            return ((x.astype(np.int64) - offset).astype(scale.dtype) * along(scale, x, axis),)
+
+    return [QuantizeLinear, DequantizeLinear]
 
 
 def _precision(node: Any, stored: Mapping[str, str], made_by: Mapping[str, Any]) -> str:

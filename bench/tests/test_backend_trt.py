@@ -20,9 +20,11 @@ from bench.backends import cuda, trt
 from bench.backends.trt import Access, TensorRTBackend, options_for
 from bench.errors import ArtifactError, ContractError, InputError, LaneError, Unavailable, Unsupported
 from bench.lanes import Lane
+from bench.precision.qdq import insert_qdq
 from bench.testing.artifacts import contract_artifact, contract_cell, contract_feeds, contract_outputs
 from bench.testing.fakes import FakeAdapter, fake_fixtures
 from bench.testing.trt_fake_backend import FakeAccess
+from bench.tests.tiny_onnx import SPEC, save_tiny, tiny_feeds
 from bench.trt.inspector import Observed
 from bench.trt.runner import attested
 from bench.types import Artifact, Cell
@@ -174,7 +176,7 @@ class TestPrepare:
         assert recipe["flags"] == []
         assert recipe["compute_nodes"] == {"fp32": 1}
         assert recipe["options"]["batches"] == [1, 2, 2]
-        assert recipe["trtexec"]["build"].startswith("trtexec --onnx=")
+        assert recipe["trtexec"]["build"].startswith("trtexec --onnx=contract-batch-8.onnx --saveEngine=model.engine --")
         assert recipe["host"]["gpu"] == "Fake GPU"
         assert "layers" not in recipe
         json.dumps(recipe)
@@ -269,7 +271,7 @@ class TestOpen:
                     np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6)
             evidence = runner.attest()
             assert mismatch(cell_of(), "native", evidence) is None
-            assert evidence.provider == f"CUDA TensorRT {access.world.version}"
+            assert evidence.provider == f"CUDA TensorRT {access.world.version} (fake, in numpy)"
             assert evidence.details["compute_layers"] == {"fp32": 1}
             assert evidence.details["memory"] == "cuda-python 13.0.0"
             json.dumps(evidence.details)
@@ -400,6 +402,25 @@ class TestLabels:
         cell, artifact = cell_of(precision), conv(tmp_path / "m.onnx", kind)
         with backend.open(backend.prepare(artifact, cell, store), cell, threads=1) as runner:
             assert mismatch(cell, "native", runner.attest()) is None
+
+    def test_fake_an_int8_file_is_int8_and_computes_what_onnxruntime_does(self, backend, store, tmp_path):
+        """Q/DQ of opset 17: activations per tensor, weights per channel."""
+        onnxruntime = pytest.importorskip("onnxruntime")
+        path = save_tiny(tmp_path / "tiny.onnx")
+        ranges = {name: 4.0 for name in ("images", "b", "d", "e")}
+        onnx.save(insert_qdq(onnx.load(str(path)), ranges, float_nodes=["last_conv"]), str(path))
+        artifact = Artifact(kind="onnx", path=path, sha256="1" * 64, precision="int8", inputs=SPEC.inputs,
+                            outputs=SPEC.outputs)  # fmt: skip
+        feeds = tiny_feeds(1)[0]
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        (expected,) = onnxruntime.InferenceSession(str(path), options).run(None, feeds)
+        cell = cell_of("int8")
+        with backend.open(backend.prepare(artifact, cell, store), cell, threads=1) as runner:
+            np.testing.assert_allclose(runner.run(feeds)["cells"], expected, rtol=1e-3, atol=1e-3)
+            evidence = runner.attest()
+        assert mismatch(cell, "native", evidence) is None
+        assert evidence.details["compute_layers"] == {"int8": 2, "fp32": 1}
 
     def test_fake_a_file_in_float_is_not_fp16_whatever_its_label(self, backend, store, tmp_path):
         """rf-detr #1453: an fp16 request that TensorRT 11 ignored was an fp32 engine with a warning."""

@@ -29,19 +29,30 @@ class TensorRTRunner(RunnerBase):
         cell: what is asked for.
         memory: memory of the GPU; closed here.
         cuda_graph: replay recorded launches in ``bind`` (``run`` never does).
+        note: what to add to the provider's name; a fake says here that it is one.
 
     Raises:
         ArtifactError: the engine cannot be loaded, or its tensors are not the declared ones.
         LaneError: the device fails or has not enough memory.
     """
 
-    def __init__(self, trt: Any, artifact: Artifact, cell: Cell, *, memory: Memory, cuda_graph: bool = False) -> None:
+    def __init__(
+        self,
+        trt: Any,
+        artifact: Artifact,
+        cell: Cell,
+        *,
+        memory: Memory,
+        cuda_graph: bool = False,
+        note: str = "",
+    ) -> None:
         super().__init__(artifact.inputs, artifact.outputs, name=f"trt {artifact.path.name}")
         self._trt = trt
         self._artifact = artifact
         self._cell = cell
         self._memory = memory
         self._cuda_graph = cuda_graph
+        self._note = note
         self._own: Batch | None = None
         self._execution: Execution | None = None
         try:
@@ -96,7 +107,7 @@ class TensorRTRunner(RunnerBase):
         in_graph = recipe.get("compute_nodes") or None
         return Evidence(
             precision=attested(self._cell.precision, observed, tf32="TF32" in flags, in_graph=in_graph),
-            provider=f"CUDA TensorRT {self._trt.__version__}",
+            provider=f"CUDA TensorRT {self._trt.__version__}{self._note}",
             emulated=False,
             details={
                 "compute_layers": observed.counts, "share": observed.share, "inspector": observed.precision,
