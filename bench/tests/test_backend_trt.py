@@ -176,7 +176,9 @@ class TestPrepare:
         assert recipe["flags"] == []
         assert recipe["compute_nodes"] == {"fp32": 1}
         assert recipe["options"]["batches"] == [1, 2, 2]
-        assert recipe["trtexec"]["build"].startswith("trtexec --onnx=contract-batch-8.onnx --saveEngine=model.engine --")
+        assert recipe["trtexec"]["build"].startswith(
+            "trtexec --onnx=contract-batch-8.onnx --saveEngine=model.engine --"
+        )
         assert recipe["host"]["gpu"] == "Fake GPU"
         assert "layers" not in recipe
         json.dumps(recipe)
@@ -289,6 +291,17 @@ class TestOpen:
             assert calls["wait"] == before["wait"] + 2
             bound.fetch()
             assert calls["to_host"] == 2
+
+    def test_fake_tensorrt_ends_before_the_memory_that_it_uses(self, backend, source, store, access, monkeypatch):
+        runner = self.opened(backend, source, store)
+        runner.run(contract_feeds(1))
+        runner.bind(contract_feeds(2))
+        device, ended = access.world.device, access.world.destroyed
+        ended.clear()
+        first, free = [], device.free
+        monkeypatch.setattr(device, "free", lambda address: (first.append(list(ended)), free(address)))
+        runner.close()
+        assert first[0] == ["IExecutionContext", "ICudaEngine", "Runtime"]
 
     def test_fake_outputs_are_copies(self, backend, source, store):
         with self.opened(backend, source, store) as runner:
