@@ -687,7 +687,7 @@ def prepare(
         typer.Option(
             "--calibration",
             metavar="SET|DIR",
-            help="Calibration images: a set, a folder, or coco-train2017 to fetch (default: the fixture set's own split).",
+            help="Calibration images: a set, a folder, or coco-train2017 to fetch (default: the fixtures' own split).",
         ),
     ] = None,
     calibration_images: Annotated[

@@ -62,8 +62,8 @@ class Worker:
         model = load_adapter(adapter)
         recipe = model.export(weights, out, opset=opset)
         inputs, outputs = onnxfile.check_against(model.spec, out)
-        gate.accept(out, example_feeds(inputs))
-        return Made(inputs=inputs, outputs=outputs, recipe=recipe)
+        gates = gate.accept(out, example_feeds(inputs))
+        return Made(inputs=inputs, outputs=outputs, recipe={**recipe, "gates": gates})
 
     def convert(
         self,

@@ -2,7 +2,8 @@
 
 A variable is mapped to a class of the bindings by module and name (``VARIABLES``). What is not mapped and still looks
 like a call into TensorRT is a finding too, so that new code cannot slip past. Names that only some versions have stand
-in ``GATES``: a gate holds for the versions it names, must be wrong for the others, and is a finding when nothing uses it.
+in ``GATES``: a gate holds for the versions it names, must be wrong for the others, and is a finding when nothing uses
+it.
 """
 
 from __future__ import annotations
