@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from bench.choosing import choose_samples, pixels_sha256
 from bench.commands.calibration_cache import shown
 from bench.console import ConsoleEvents
 from bench.errors import InputError, UsageError, did_you_mean
 from bench.files import sha256_file
-from bench.fixtures import list_fixtures, read_image_rgb, resolve
+from bench.fixtures import list_fixtures, resolve
 from bench.host import package_versions
 from bench.lanes import Lane, Limits
 from bench.making import Maker
@@ -116,7 +116,7 @@ def calibrate(
             f"{found.name}: --images {images}, and its {found.split} split has {len(found.samples)} image(s). Type: "
             f"--images {len(found.samples)}, or choose a larger set with --fixtures."
         )
-    chosen = choose(found.samples, images, seed)
+    chosen = choose_samples(found.samples, images, seed)
     sets = _evaluation_sets(name, spec, evaluation, events)
     evaluated = _evaluated(chosen, sets, events)
     if evaluated and not force:
@@ -167,21 +167,6 @@ def calibrate(
         files=tuple(CalibrationImage(name=s.path.name, sha256=sha256_file(s.path)) for s in chosen),
         versions=package_versions(_PACKAGES),
     )
-
-
-def choose(samples: Sequence[Sample], count: int, seed: int) -> tuple[Sample, ...]:
-    """``count`` images in an order that depends on seed and file names alone, on no library's generator."""
-
-    def place(sample: Sample) -> str:
-        return hashlib.sha256(f"{seed} {sample.image_id} {sample.path.name}".encode()).hexdigest()
-
-    return tuple(sorted(samples, key=place)[:count])
-
-
-def pixels_sha256(sample: Sample) -> str:
-    """Hash of an image's pixels: a renamed or re-saved copy (without loss) has the same one."""
-    image_rgb = read_image_rgb(sample.path)
-    return hashlib.sha256(f"{image_rgb.shape}".encode() + image_rgb.tobytes()).hexdigest()
 
 
 def _weights(adapter: Reference, spec: ModelSpec, given: Path | None) -> Path:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.choosing import choose_samples, pixels_sha256
 from bench.errors import BenchError, InputError, UsageError
 from bench.files import sha256_file
 from bench.fixtures import list_fixtures, resolve
-from bench.images import image_size_hw, read_image_rgb
+from bench.images import image_size_hw
 from bench.manifests import list_manifests, load_manifest
 from bench.preparing import cocoimages
 from bench.types import FixtureSet, Sample
@@ -159,15 +160,6 @@ def open_images(choice: Choice, *, progress: Callable[[str, int, int], None], po
     )
 
 
-def choose_samples(samples: Sequence[Sample], count: int, seed: int) -> tuple[Sample, ...]:
-    """``count`` images in an order that depends on seed, ids and names alone: the choice of ``parity calibrate``."""
-
-    def place(sample: Sample) -> str:
-        return hashlib.sha256(f"{seed} {sample.image_id} {sample.path.name}".encode()).hexdigest()
-
-    return tuple(sorted(samples, key=place)[:count])
-
-
 def is_rendered(name: str) -> bool:
     """Whether a set is generated on this host instead of read."""
     path = list_manifests().get(name)
@@ -224,13 +216,7 @@ def _shared_with_evaluation(
     candidates = [s for s in evaluation.samples if (s.width, s.height) in sizes]
     known = set()
     for number, sample in enumerate(candidates, start=1):
-        known.add(_pixels(sample))
+        known.add(pixels_sha256(sample))
         progress(f"compare with {evaluation.name}", number, len(candidates))
-    shared = sum(_pixels(s) in known for s in samples) if known else 0
+    shared = sum(pixels_sha256(s) in known for s in samples) if known else 0
     return shared, (evaluation.name,), f"pixels of all {len(evaluation.samples)} images of {evaluation.name}"
-
-
-def _pixels(sample: Sample) -> str:
-    """A renamed or losslessly saved copy of an image has the same pixels."""
-    image_rgb = read_image_rgb(sample.path)
-    return hashlib.sha256(f"{image_rgb.shape}".encode() + image_rgb.tobytes()).hexdigest()

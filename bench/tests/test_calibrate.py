@@ -12,7 +12,7 @@ import pytest
 
 from bench import testing
 from bench.__main__ import main
-from bench.commands.calibrate import choose
+from bench.choosing import choose_samples
 from bench.files import sha256_file
 from bench.fixtures import read_image_rgb
 from bench.paths import data_dir
@@ -138,10 +138,10 @@ def test_the_same_seed_gives_the_same_file_and_another_one_other_images(calibrat
 
 def test_the_choice_depends_on_the_seed_and_on_no_order_of_files(place):
     samples = [Sample(image_id=i, path=place / f"{i}.png", width=1, height=1) for i in range(50)]
-    chosen = choose(samples, 20, 5)
-    assert chosen == choose(samples[::-1], 20, 5)
-    assert chosen[:10] == choose(samples, 10, 5)
-    assert set(chosen) != set(choose(samples, 20, 6))
+    chosen = choose_samples(samples, 20, 5)
+    assert chosen == choose_samples(samples[::-1], 20, 5)
+    assert chosen[:10] == choose_samples(samples, 10, 5)
+    assert set(chosen) != set(choose_samples(samples, 20, 6))
     assert [s.image_id for s in chosen] != sorted(s.image_id for s in chosen)
 
 

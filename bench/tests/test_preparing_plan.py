@@ -6,13 +6,12 @@ from dataclasses import replace
 import pytest
 
 from bench import testing
-from bench.commands.calibrate import choose as choose_of_calibrate
 from bench.commands.prepare import command_line
 from bench.errors import InputError, UsageError
 from bench.fixtures import resolve
 from bench.precision.options import Conversion
 from bench.preparing import images as images_module
-from bench.preparing.images import Choice, choose_samples, count_of, open_images, own_split
+from bench.preparing.images import Choice, count_of, open_images, own_split
 from bench.preparing.manifest import facts_of
 from bench.preparing.modelcard import card
 from bench.preparing.plan import resolve_model
@@ -35,14 +34,6 @@ def test_a_variant_is_a_registered_name_or_an_adapter_beside_the_model():
         resolve_model("nothing", "x")
     with pytest.raises(UsageError, match="It has none"):
         resolve_model("fastestdet", "x")
-
-
-def test_the_images_are_those_of_parity_calibrate(tmp_path):
-    samples = resolve(str(testing.fake_folder(tmp_path / "set", 9))).samples
-    for seed in (0, 1, 17):
-        assert choose_samples(samples, 4, seed) == choose_of_calibrate(samples, 4, seed)
-    assert choose_samples(samples[::-1], 4, 1) == choose_samples(samples, 4, 1)
-    assert set(choose_samples(samples, 4, 0)) != set(choose_samples(samples, 4, 1))
 
 
 def test_a_smaller_set_is_taken_whole_unless_a_number_was_asked_for():
