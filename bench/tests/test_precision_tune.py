@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.errors import ArtifactError
+from bench.precision import sensitivity
 from bench.precision import tune as tuning
 from bench.precision.bias import corrected, mean_errors
 from bench.precision.calibration import TensorRange
@@ -237,6 +238,14 @@ def test_the_scan_finds_the_node_that_cannot_take_eight_bits():
     assert sum(price.macs_share for price in table.prices) == pytest.approx(1)
     assert table.prices[-1].share < 0.01
     assert table.unscanned == ()
+
+
+@pytest.mark.parametrize(("work", "images"), [(0, 1), (1.0, 1), (2.0, 2), (1e9, 4)])
+def test_a_large_graph_is_scanned_on_fewer_images(monkeypatch, work, images):
+    model, feeds = chain(), tiny_feeds(4)
+    monkeypatch.setattr(sensitivity, "WORK_MACS", int(work * 3 * sum(macs(model).values())))
+    table = scan(model, amax_of(model, feeds), Reference.of(model, feeds), operators=OPERATORS, macs=macs(model))
+    assert table.images == images
 
 
 def test_a_scan_out_of_time_says_what_it_left():
