@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.errors import ArtifactError
-from bench.precision.qdq import placement, quantise_weight, scale_of, weight_axis
+from bench.precision.qdq import placement, scale_of
+from bench.precision.qdqwriter import quantise_weight, weight_axis
 from bench.precision.sqnr import run
 
 if TYPE_CHECKING:
