@@ -11,6 +11,29 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from bench import __version__
+from bench.cliartifacts import add_artifact_verbs
+from bench.clioptions import (
+    Activations,
+    Adapter,
+    Band,
+    Bootstrap,
+    Calibration,
+    Calibrator,
+    Exclude,
+    Fixtures,
+    Json,
+    Junit,
+    Margin,
+    Markdown,
+    MaxImages,
+    Quiet,
+    Seed,
+    Strict,
+    Text,
+    Threads,
+    Tune,
+    Weights,
+)
 from bench.options import HELP
 
 app = typer.Typer(
@@ -24,31 +47,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 all judged cells passed; 1 something failed or errored; 2 usage or bad input; "
     "3 nothing failed, but something is undecided or nothing ran; 130 interrupted.",
 )
-
-Text = str | None
-Fixtures = Annotated[Text, typer.Option("--fixtures", "--dataset", "--dataset-root", help=HELP["fixtures"])]
-Weights = Annotated[list[str] | None, typer.Option("--weights", "--checkpoint", help=HELP["weights"])]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Adapter = Annotated[list[str] | None, typer.Option("--adapter", help=HELP["adapter"])]
-MaxImages = Annotated[Text, typer.Option("--max-images", metavar="N", help=HELP["max_images"])]
-Threads = Annotated[Text, typer.Option("--threads", metavar="N", help=HELP["threads"])]
-Calibration = Annotated[Text, typer.Option("--calibration", help=HELP["calibration"])]
-Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="REGEX", help=HELP["exclude"])]
-Calibrator = Annotated[Text, typer.Option("--calibrator", metavar="NAME", help=HELP["calibrator"])]
-Activations = Annotated[Text, typer.Option("--activations", metavar="TYPE", help=HELP["activations"])]
-Tune = Annotated[Text, typer.Option("--tune", metavar="yes|no", help=HELP["tune"])]
-Markdown = Annotated[
-    Path | None, typer.Option("--markdown", metavar="FILE", help="Also write the summary of a pull request.")
-]
-Junit = Annotated[
-    Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML: a test case per cell and check.")
-]
-Strict = Annotated[bool, typer.Option("--strict-undecided", help="Undecided is a failure in the JUnit file.")]
-Margin = Annotated[list[str] | None, typer.Option("--margin", metavar="P=X", help=HELP["margin"])]
-Bootstrap = Annotated[Text, typer.Option("--bootstrap", metavar="N", help=HELP["bootstrap"])]
-Band = Annotated[Text, typer.Option("--band", metavar="PERCENT", help=HELP["band"])]
-Seed = Annotated[Text, typer.Option("--seed", metavar="N", help=HELP["seed"])]
 
 
 def _with_options_of(
@@ -384,117 +382,6 @@ def predict(
 
 
 @app.command()
-def export(
-    model: Annotated[str, typer.Argument(help="Registered model, or PATH.py of an adapter.")],
-    out: Annotated[Path, typer.Option("--out", "--output", help="ONNX file to write.")],
-    weights: Weights = None,
-    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16, bf16 or int8.")] = "fp32",
-    fixtures: Fixtures = None,
-    calibration: Calibration = None,
-    exclude: Exclude = None,
-    calibrator: Calibrator = None,
-    activations: Activations = None,
-    tune: Tune = None,
-) -> None:
-    """Write the ONNX file of one precision: the same file that the graph runtimes run."""
-    from bench.commands.predict import export_command
-
-    options = {
-        "models": model,
-        "precisions": precision,
-        "fixtures": fixtures,
-        "weights": weights or None,
-        "calibration": calibration,
-        "exclude": exclude or None,
-        "calibrator": calibrator,
-        "activations": activations,
-        "tune": tune,
-    }
-    raise typer.Exit(export_command(options, out=out))
-
-
-@app.command("build-engine")
-def build_engine(
-    model: Annotated[Text, typer.Argument(help="Registered model, or PATH.py of an adapter; or give --onnx.")] = None,
-    out: Annotated[
-        Path, typer.Option("--out", "--output", metavar="FILE", help="Engine to write; FILE.json beside it.")
-    ] = Path("model.engine"),
-    onnx: Annotated[Path | None, typer.Option("--onnx", metavar="FILE", help="Build from this file.")] = None,
-    precision: Annotated[Text, typer.Option("--precision", help="fp32, tf32, fp16, bf16 or int8.")] = None,
-    weights: Weights = None,
-    fixtures: Fixtures = None,
-    calibration: Calibration = None,
-    exclude: Exclude = None,
-    calibrator: Calibrator = None,
-    activations: Activations = None,
-    tune: Tune = None,
-    rebuilds: Annotated[int, typer.Option("--rebuilds", metavar="K", help="Build K engines and compare them.")] = 1,
-    tf32: Annotated[bool | None, typer.Option("--tf32/--no-tf32", help="Allow TF32 (default: for tf32 only).")] = None,
-    batch: Annotated[Text, typer.Option("--batch", metavar="MIN,OPT,MAX", help="Limits of a dynamic batch.")] = None,
-    workspace_mb: Annotated[
-        int | None, typer.Option("--workspace-mb", metavar="N", help="MiB of scratch memory.")
-    ] = None,
-    optimization_level: Annotated[int, typer.Option("--optimization-level", metavar="N", help="0 to 5.")] = 3,
-    strict_nans: Annotated[bool, typer.Option("--strict-nans", help="Forbid rewrites that ignore NaN.")] = False,
-    timing_cache: Annotated[
-        Path | None, typer.Option("--timing-cache", metavar="DIR", help="Folder of timing caches.")
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", metavar="FILE", help="INT8 calibration cache (TensorRT 10, fp32 file).")
-    ] = None,
-    any_cache_version: Annotated[
-        bool, typer.Option("--any-cache-version", help="Accept a calibration cache of another TensorRT.")
-    ] = False,
-    legacy_precision: Annotated[
-        Text, typer.Option("--legacy-precision", metavar="P", help="Builder flag fp16, bf16 or int8 (TensorRT 10).")
-    ] = None,
-    device: Annotated[int, typer.Option("--device", metavar="N", help="GPU, counted as CUDA does.")] = 0,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Build a TensorRT engine, say what its layers really compute in, and how much builds differ."""
-    from bench.commands.build_engine import build_engine_command
-    from bench.trt.options import BuildOptions, tf32_from
-    from bench.trt.target import batches_from
-
-    build = BuildOptions(
-        tf32=tf32_from(precision, tf32),
-        batches=batches_from(batch),
-        workspace_mb=workspace_mb,
-        optimization_level=optimization_level,
-        strict_nans=strict_nans,
-        timing_cache=timing_cache,
-        legacy_precision=legacy_precision or ("int8" if cache else None),
-        calibration_cache=cache,
-        any_cache_version=any_cache_version,
-    )
-    options = {
-        "models": model,
-        "weights": weights or None,
-        "fixtures": fixtures,
-        "calibration": calibration,
-        "exclude": exclude or None,
-        "calibrator": calibrator,
-        "activations": activations,
-        "tune": tune,
-    }
-    raise typer.Exit(
-        build_engine_command(
-            options,
-            build,
-            model=model,
-            onnx=onnx,
-            precision=precision,
-            out=out,
-            rebuilds=rebuilds,
-            device=device,
-            quiet=quiet,
-            as_json=json,
-        )
-    )
-
-
-@app.command()
 def train(
     model: Annotated[str, typer.Argument(help="Registered model, or PATH.py of an adapter.")],
     fixtures: Fixtures = None,
@@ -564,188 +451,4 @@ def clean(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] 
     raise typer.Exit(clean_command(ask=not yes))
 
 
-@app.command()
-def calibrate(
-    model: Annotated[str, typer.Argument(help="Registered model, or PATH.py of an adapter.")],
-    out: Annotated[Path, typer.Option("--out", "--output", metavar="FILE", help="calibration.json to write.")],
-    fixtures: Annotated[
-        Text, typer.Option("--fixtures", "--dataset", help="Set whose calibration split is read, or a folder.")
-    ] = None,
-    images: Annotated[int, typer.Option("--images", metavar="N", min=1, help="Images, chosen by the seed.")] = 100,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Seed of the choice.")] = 0,
-    weights: Annotated[
-        Path | None, typer.Option("--weights", "--checkpoint", help="Weights (default: those that ship with it).")
-    ] = None,
-    onnx: Annotated[Path | None, typer.Option("--onnx", metavar="FILE", help="fp32 ONNX file as it is.")] = None,
-    calibrator: Annotated[
-        str, typer.Option("--calibrator", metavar="NAME", help="percentile (99.999), entropy or minmax.")
-    ] = "percentile",
-    evaluation: Annotated[
-        list[str] | None,
-        typer.Option("--evaluation", metavar="SET", help="Another set whose val images are refused; repeatable."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Take evaluation images too; the file says so.")] = False,
-    quiet: Quiet = False,
-) -> None:
-    """Measure the ranges of a model's activations on calibration images; the images of the evaluation are refused."""
-    from bench.commands.calibrate import calibrate_command
-
-    raise typer.Exit(
-        calibrate_command(
-            model,
-            out=out,
-            fixtures=fixtures,
-            images=images,
-            seed=seed,
-            weights=weights,
-            onnx=onnx,
-            calibrator=calibrator,
-            evaluation=evaluation or [],
-            force=force,
-            quiet=quiet,
-        )
-    )
-
-
-calibration_cache = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Read, write and migrate TensorRT's INT8 calibration caches."
-)
-app.add_typer(calibration_cache, name="calibration-cache")
-
-
-@calibration_cache.command("read")
-def calibration_cache_read(
-    cache: Annotated[Path, typer.Argument(help="Calibration cache.")], json: Json = False
-) -> None:
-    """Check a cache and print what it holds; every malformed line is named."""
-    from bench.commands.calibration_cache import read_command
-
-    raise typer.Exit(read_command(cache, as_json=json))
-
-
-@calibration_cache.command("write")
-def calibration_cache_write(
-    out: Annotated[Path, typer.Option("--out", "--output", metavar="FILE", help="Cache to write.")],
-    calibration: Annotated[
-        Path | None, typer.Option("--calibration", metavar="FILE", help="calibration.json (parity calibrate).")
-    ] = None,
-    onnx: Annotated[
-        Path | None, typer.Option("--onnx", metavar="FILE", help="Instead: an int8 file with Q/DQ nodes.")
-    ] = None,
-    tensorrt: Annotated[
-        str, typer.Option("--tensorrt", metavar="DIGITS", help="TensorRT version of the header.")
-    ] = "8601",
-    algorithm: Annotated[
-        str,
-        typer.Option(
-            "--algorithm", metavar="NAME", help="Calibrator class that will read it; the ranges may be of another."
-        ),
-    ] = "EntropyCalibration2",
-) -> None:
-    """Write a cache from our ranges, or from the scales of a Q/DQ graph."""
-    from bench.commands.calibration_cache import write_command
-
-    raise typer.Exit(write_command(out, calibration=calibration, onnx=onnx, tensorrt=tensorrt, algorithm=algorithm))
-
-
-@calibration_cache.command("migrate")
-def calibration_cache_migrate(
-    cache: Annotated[Path, typer.Option("--cache", metavar="FILE", help="Cache of the old engine.")],
-    onnx: Annotated[Path, typer.Option("--onnx", metavar="FILE", help="fp32 ONNX file of the same network.")],
-    out: Annotated[Path, typer.Option("--out", "--output", metavar="FILE", help="Q/DQ ONNX file to write.")],
-    names: Annotated[
-        Path | None, typer.Option("--names", metavar="MAP", help="JSON or TOML: name in the cache -> tensor.")
-    ] = None,
-    min_coverage: Annotated[
-        float,
-        typer.Option("--min-coverage", metavar="SHARE", help="Refuse when fewer of the needed tensors have a scale."),
-    ] = 0.5,
-    exclude: Exclude = None,
-    json: Json = False,
-) -> None:
-    """Put the scales of an old cache onto an ONNX graph as Q/DQ nodes, without any image."""
-    from bench.commands.calibration_cache import migrate_command
-
-    raise typer.Exit(
-        migrate_command(
-            cache, onnx, out=out, names=names, exclude=exclude or [], min_coverage=min_coverage, as_json=json
-        )
-    )
-
-
-@app.command()
-def prepare(
-    model: Annotated[str, typer.Argument(help="Registered model, or PATH.py of an adapter.")],
-    out: Annotated[Path, typer.Option("--out", "--output", metavar="DIR", help="Folder to fill.")] = Path("prepared"),
-    model_variant: Annotated[
-        Text, typer.Option("--model-variant", metavar="V", help="A registered variant of the model.")
-    ] = None,
-    weights: Weights = None,
-    fixtures: Fixtures = None,
-    calibration: Annotated[
-        Text,
-        typer.Option(
-            "--calibration",
-            metavar="SET|DIR",
-            help="Calibration images: a set, a folder, or coco-train2017 to fetch (default: the fixtures' own split).",
-        ),
-    ] = None,
-    calibration_images: Annotated[
-        int | None, typer.Option("--calibration-images", metavar="N", help="How many (default: 100, or all there are).")
-    ] = None,
-    calibration_list: Annotated[
-        Path | None,
-        typer.Option("--calibration-list", metavar="FILE", help="Names to choose from: COCO json, or a name per line."),
-    ] = None,
-    seed: Annotated[Text, typer.Option("--seed", metavar="S", help="Seed of the choice of images.")] = None,
-    exclude: Exclude = None,
-    calibrator: Calibrator = None,
-    tune: Tune = None,
-    cache_version: Annotated[
-        str, typer.Option("--cache-version", metavar="DIGITS", help="TensorRT version in the header of the cache.")
-    ] = "101601",
-    hf_repo: Annotated[
-        Text, typer.Option("--hf-repo", metavar="ORG/NAME", help="Publish there; token: HF_TOKEN.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, touch nothing.")] = False,
-    skip_export: Annotated[bool, typer.Option("--skip-export", help="Take model.onnx in --out as it is.")] = False,
-    skip_calibration_download: Annotated[
-        bool, typer.Option("--skip-calibration-download", help="Use the images that are there, fetch none.")
-    ] = False,
-    skip_upload: Annotated[bool, typer.Option("--skip-upload", help="Publish nothing.")] = False,
-    allow_evaluation_images: Annotated[
-        bool,
-        typer.Option("--allow-evaluation-images", help="Calibrate on images of the evaluation set; the files say so."),
-    ] = False,
-    lane_timeout: Annotated[Text, typer.Option("--lane-timeout", metavar="S", help=HELP["lane_timeout"])] = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Export, calibrate, quantise and describe a model in one folder for TensorRT users, and publish it."""
-    from bench.commands.prepare import Flags, prepare_command
-
-    options = {
-        "weights": weights or None,
-        "fixtures": fixtures,
-        "calibration": calibration,
-        "seed": seed,
-        "exclude": exclude or None,
-        "calibrator": calibrator,
-        "tune": tune,
-        "lane_timeout": lane_timeout,
-    }
-    flags = Flags(
-        variant=model_variant,
-        images=calibration_images,
-        listed=calibration_list,
-        repo=hf_repo,
-        cache_version=cache_version,
-        dry_run=dry_run,
-        skip_export=skip_export,
-        skip_download=skip_calibration_download,
-        skip_upload=skip_upload,
-        allow_evaluation=allow_evaluation_images,
-        quiet=quiet,
-        as_json=json,
-    )
-    raise typer.Exit(prepare_command(model, options, out=out, flags=flags))
+add_artifact_verbs(app)

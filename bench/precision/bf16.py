@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import ArtifactError
-from bench.precision.gate import first_line
 from bench.precision.halves import floats_of, halve, open_source, save, source_of
 from bench.precision.qdq import opset_of
+from bench.precision.session import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import ArtifactError, InputError
-from bench.precision.gate import first_line
 from bench.precision.graph import name_nodes
 from bench.precision.onnxfile import read
 from bench.precision.placement import COMPUTE, kept_in_float, stays_float
 from bench.precision.qdq import QUANTISED, opset_of
+from bench.precision.session import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

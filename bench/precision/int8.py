@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import ArtifactError
-from bench.precision.gate import first_line, load_session
 from bench.precision.graph import float_region, int8_share, matching, name_nodes
 from bench.precision.halves import save
 from bench.precision.onnxfile import read
 from bench.precision.options import Conversion
 from bench.precision.qdq import COMPUTE, MIN_OPSET, OPERATORS, insert_qdq, opset_of, refuse_quantised, scales_of
+from bench.precision.session import first_line, load_session
 from bench.precision.tune import tune
 
 if TYPE_CHECKING:

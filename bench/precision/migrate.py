@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import ArtifactError, InputError, did_you_mean
 from bench.precision.calibration import INT8_MAX
 from bench.precision.collect import activations
-from bench.precision.gate import first_line, runtime_errors
 from bench.precision.graph import name_nodes
 from bench.precision.onnxfile import read
 from bench.precision.qdq import MIN_OPSET, insert_qdq, opset_of, placement, refuse_quantised, scale_of
+from bench.precision.session import first_line, runtime_errors
 from bench.schema import read_json
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import ArtifactError
-from bench.precision.gate import first_line, runtime_errors
 from bench.precision.halves import types_of
+from bench.precision.session import first_line, runtime_errors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

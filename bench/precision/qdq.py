@@ -16,13 +16,12 @@ That ``Max`` is with the lowest value of the grid: behind or in front of the sam
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.errors import ArtifactError
-from bench.precision.qdqwriter import INT8_MAX, Writer, constants_of, lowest, tensors_of
+from bench.precision.qdqwriter import INT8_MAX, Placement, Writer, constants_of, lowest, tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -43,18 +42,6 @@ QUANTISED = frozenset({
 MIN_OPSET = 13
 """The first opset with per-channel Q/DQ; neither onnxruntime nor openvino loads such a file below it."""
 ZERO_POINT = {"int8": 0, "uint8": 128}
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """What is quantised, before any scale is known."""
-
-    nodes: tuple[str, ...]
-    """Nodes that compute on quantised inputs, in the order of the graph."""
-    tensors: tuple[str, ...]
-    """Activations with a Q/DQ pair, in the order in which they are computed."""
-    produced: frozenset[str]
-    """Those of ``tensors`` that a node of ``nodes`` computes."""
 
 
 def opset_of(model: ModelProto) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
 
     from onnx import GraphProto, NodeProto
 
-    from bench.precision.qdq import Placement
     from bench.types import Array
 
 INT8_MAX = 127
@@ -20,6 +20,18 @@ _BIAS_MAX = 2.0**30
 """onnxruntime stores a bias as int32 with the step input scale * weight scale; half of the range stays free."""
 _SMALLEST_SCALE = 1e-30
 """A dead channel has weights of any size, and the product of two scales must not underflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What is quantised, before any scale is known."""
+
+    nodes: tuple[str, ...]
+    """Nodes that compute on quantised inputs, in the order of the graph."""
+    tensors: tuple[str, ...]
+    """Activations with a Q/DQ pair, in the order in which they are computed."""
+    produced: frozenset[str]
+    """Those of ``tensors`` that a node of ``nodes`` computes."""
 
 
 class Writer:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import ArtifactError
-from bench.precision.gate import first_line, runnable, runtime_errors
+from bench.precision.gate import runnable
+from bench.precision.session import first_line, runtime_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.errors import ArtifactError
-from bench.precision.gate import first_line, runtime_errors
+from bench.precision.session import first_line, runtime_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

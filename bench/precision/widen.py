@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import ArtifactError
-from bench.precision.gate import first_line, load_session
 from bench.precision.halves import save, types_of
 from bench.precision.onnxfile import read
+from bench.precision.session import first_line, load_session
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bench.precision.gate import load_session
+from bench.precision.session import load_session
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,8 +21,8 @@ from bench.errors import ArtifactError, ContractError, InputError
 from bench.precision import widen as widening
 from bench.precision.bf16 import LARGEST, convert_bf16, to_bfloat16
 from bench.precision.fp16 import convert_fp16
-from bench.precision.gate import load_session
 from bench.precision.options import Conversion
+from bench.precision.session import load_session
 from bench.precision.simulate import simulate
 from bench.precision.widen import count_roundings, widen
 from bench.testing.artifacts import contract_artifact, contract_cell, contract_feeds, contract_outputs

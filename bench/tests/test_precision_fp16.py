@@ -48,7 +48,7 @@ def test_an_artefact_is_accepted_keeps_its_ends_and_stays_close_to_its_source(tm
     feeds = tiny_feeds(4)
     recipe = precision.make("fp16", source, out, feeds=lambda: iter(feeds))
     assert check_against(SPEC, out) == (SPEC.inputs, SPEC.outputs)
-    from bench.precision.gate import load_session
+    from bench.precision.session import load_session
 
     expected, got = (load_session(path).run(None, feeds[0])[0] for path in (source, out))
     assert 55 < sqnr_db(got, expected) < 100

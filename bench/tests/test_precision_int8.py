@@ -13,10 +13,11 @@ from onnx import numpy_helper
 from bench import precision
 from bench.errors import ArtifactError, ContractError, InputError, UsageError
 from bench.precision import int8
-from bench.precision.gate import accept, load_session
+from bench.precision.gate import accept
 from bench.precision.graph import int8_share, macs, matching
 from bench.precision.options import Conversion
 from bench.precision.qdq import scales_of
+from bench.precision.session import load_session
 from bench.tests.tiny_onnx import save_tiny, tiny_feeds, tiny_model
 
 HEAD = (r"^head\.",)

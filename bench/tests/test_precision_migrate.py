@@ -14,9 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bench.errors import ArtifactError, InputError
 from bench.paths import data_dir
-from bench.precision.gate import accept, load_session
+from bench.precision.gate import accept
 from bench.precision.migrate import LABEL, METADATA, accept_migrated, load_model, migrate, raised, read_names
 from bench.precision.qdq import insert_qdq, scales_of
+from bench.precision.session import load_session
 from bench.precision.trtcache import TrtCache, read_cache, write_cache
 from bench.tests.tiny_onnx import save_tiny, tiny_feeds, tiny_model
 

@@ -1,0 +1,35 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.options import HELP
+
+Text = str | None
+Fixtures = Annotated[Text, typer.Option("--fixtures", "--dataset", "--dataset-root", help=HELP["fixtures"])]
+Weights = Annotated[list[str] | None, typer.Option("--weights", "--checkpoint", help=HELP["weights"])]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Adapter = Annotated[list[str] | None, typer.Option("--adapter", help=HELP["adapter"])]
+MaxImages = Annotated[Text, typer.Option("--max-images", metavar="N", help=HELP["max_images"])]
+Threads = Annotated[Text, typer.Option("--threads", metavar="N", help=HELP["threads"])]
+Calibration = Annotated[Text, typer.Option("--calibration", help=HELP["calibration"])]
+Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="REGEX", help=HELP["exclude"])]
+Calibrator = Annotated[Text, typer.Option("--calibrator", metavar="NAME", help=HELP["calibrator"])]
+Activations = Annotated[Text, typer.Option("--activations", metavar="TYPE", help=HELP["activations"])]
+Tune = Annotated[Text, typer.Option("--tune", metavar="yes|no", help=HELP["tune"])]
+Markdown = Annotated[
+    Path | None, typer.Option("--markdown", metavar="FILE", help="Also write the summary of a pull request.")
+]
+Junit = Annotated[
+    Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML: a test case per cell and check.")
+]
+Strict = Annotated[bool, typer.Option("--strict-undecided", help="Undecided is a failure in the JUnit file.")]
+Margin = Annotated[list[str] | None, typer.Option("--margin", metavar="P=X", help=HELP["margin"])]
+Bootstrap = Annotated[Text, typer.Option("--bootstrap", metavar="N", help=HELP["bootstrap"])]
+Band = Annotated[Text, typer.Option("--band", metavar="PERCENT", help=HELP["band"])]
+Seed = Annotated[Text, typer.Option("--seed", metavar="N", help=HELP["seed"])]
