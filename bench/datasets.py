@@ -154,27 +154,15 @@ def _samples(path: Path, entries: list[dict[str, Any]], images: Path | None) -> 
     seen: dict[int, int] = {}
     samples, missing = [], []
     base = images or Path()
+    plain = _all_plain(entries)
     for index, entry in enumerate(entries):
-        where = f"{path}: images[{index}]"
-        image_id = whole(where, entry, "id", least=None)
-        if image_id in seen:
-            raise InputError(f"{where}.id: {image_id} is already the id of images[{seen[image_id]}]. {REMEDY}")
-        seen[image_id] = index
-        name = field_of(where, entry, "file_name")
-        if not isinstance(name, str) or not name:
-            raise InputError(f"{where}.file_name: must be a file name, not {kind_of(name)}. {REMEDY}")
-        _refuse_outside(where, name)
+        if not plain:
+            _check_image(f"{path}: images[{index}]", entry, index, seen)
+        image_id, name = entry["id"], entry["file_name"]
         file = base / name
         if images is not None and not file.is_file():
             missing.append((index, name))
-        samples.append(
-            Sample(
-                image_id=image_id,
-                path=file,
-                width=whole(where, entry, "width", least=1),
-                height=whole(where, entry, "height", least=1),
-            )
-        )
+        samples.append(Sample(image_id=image_id, path=file, width=entry["width"], height=entry["height"]))
     if missing:
         index, name = missing[0]
         raise InputError(
@@ -182,6 +170,38 @@ def _samples(path: Path, entries: list[dict[str, Any]], images: Path | None) -> 
             f"({len(missing)} of {len(entries)} images are missing). Add the files, or take them out of the list."
         )
     return tuple(sorted(samples, key=lambda s: s.image_id))
+
+
+def _all_plain(entries: list[dict[str, Any]]) -> bool:
+    """Whether all images are beyond doubt; a few columns say so in a third of the time that ``_check_image`` takes."""
+    try:
+        ids, widths, heights = ([entry[field] for entry in entries] for field in ("id", "width", "height"))
+        names = [entry["file_name"] for entry in entries]
+    except KeyError:
+        return False
+    return (
+        {*map(type, ids), *map(type, widths), *map(type, heights)} <= {int}
+        and len(set(ids)) == len(ids)
+        and min(*widths, *heights, 1) >= 1
+        and set(map(type, names)) <= {str}
+        and all(names)
+        and _SEPARATORS.isdisjoint("".join(names))
+        and ".." not in names
+    )
+
+
+def _check_image(where: str, entry: Mapping[str, Any], index: int, seen: dict[int, int]) -> None:
+    """Refuse an image whose id, name or size cannot be used; ``seen`` collects id -> index."""
+    image_id = whole(where, entry, "id", least=None)
+    if image_id in seen:
+        raise InputError(f"{where}.id: {image_id} is already the id of images[{seen[image_id]}]. {REMEDY}")
+    seen[image_id] = index
+    name = field_of(where, entry, "file_name")
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{where}.file_name: must be a file name, not {kind_of(name)}. {REMEDY}")
+    _refuse_outside(where, name)
+    for field in ("width", "height"):
+        whole(where, entry, field, least=1)
 
 
 def _refuse_outside(where: str, name: str) -> None:

@@ -11,7 +11,8 @@ from bench.compare import compare_preprocess, compare_tensors, tensor_budget, te
 from bench.explaining import agreements, kept_agreement, set_beside_fp32
 from bench.goldens import committed_row
 from bench.matching import ImageDifference, compare_predictions
-from bench.results import AccuracyResult, ArtifactRecord, CellResult, Observed, ParityResult, SpeedResult, TimingCheck
+from bench.record import artifact_record, observed
+from bench.results import AccuracyResult, CellResult, ParityResult, SpeedResult, TimingCheck
 from bench.scored import Scored, score_cells
 from bench.scoring import scorer_name
 from bench.speed import check_repeated_input, check_timed_outputs, judge_speed, output_limits
@@ -68,8 +69,8 @@ def _judge(
         role=planned.role,
         status="skipped",
         duration_s=round(record.duration_s, 3),
-        artifact=_artifact(record),
-        observed=_observed(record),
+        artifact=artifact_record(record),
+        observed=observed(record),
         startup=record.startup,
         failure=record.failure,
         memory=None if record.peak_rss_mb is None else {"peak_rss_mb": round(record.peak_rss_mb, 1), "device_mb": None},
@@ -292,25 +293,3 @@ def _checks(record: Record) -> tuple[TimingCheck, ...]:
     passes = record.accuracy
     limits = {} if passes is None else output_limits(passes.kept, passes.repeat_noise)
     return check_timed_outputs(record.fetched, limits), check_repeated_input(record.rounds)
-
-
-def _artifact(record: Record) -> ArtifactRecord | None:
-    made = record.prepared or record.artifact
-    if made is None:
-        return None
-    size = made.path.stat().st_size if made.path.is_file() else sum(p.stat().st_size for p in made.path.glob("*"))
-    return ArtifactRecord(
-        kind=made.kind, sha256=made.sha256, bytes=size, made_from=made.made_from, recipe=dict(made.recipe)
-    )
-
-
-def _observed(record: Record) -> Observed | None:
-    seen = record.evidence
-    if seen is None:
-        return None
-    return Observed(
-        precision=seen.precision,
-        provider=seen.provider,
-        emulated=seen.emulated,
-        evidence={**seen.details, "runtime": record.version},
-    )

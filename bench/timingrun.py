@@ -135,9 +135,11 @@ class TimingRun:
                 continue
             expected = record.accuracy.kept if record.accuracy is not None else ()
             try:
-                lane.call(
+                apart = lane.call(
                     "hold", samples=self._samples, batch=record.cell.batch, warmup=WARMUP_STEPS, expected=expected
                 )
+                if apart:
+                    record.builds_apart.append(apart)
             except BenchError as error:
                 self._fail(record, error)
 

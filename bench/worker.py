@@ -38,6 +38,8 @@ class Worker:
         self._runner: Runner | None = None
         self._step: Callable[[], None] | None = None
         self._timed: TimedBatches | None = None
+        self._rebuilt = False
+        """The file is another build than the one whose outputs were scored."""
 
     def probe(self, *, backend: str, pairs: Sequence[tuple[str, str]]) -> tuple[str, dict[tuple[str, str], Any]]:
         """Version of a backend, and (device, precision) -> (mode, "") or (exception name, reason)."""
@@ -174,6 +176,7 @@ class Worker:
         first_ms = (clock() - start) * 1000.0
         evidence: Evidence = self._runner.attest()
         own_file = prepared.sha256 != artifact.sha256
+        self._rebuilt = own_file and build > 0
         return {
             "profiles": isinstance(self._runner, Profiler) and self._runner.profiles,
             "load_s": load_s,
@@ -256,13 +259,20 @@ class Worker:
 
     def hold(
         self, *, samples: Sequence[Sample], batch: int, warmup: int, expected: Sequence[Mapping[str, Array]]
-    ) -> None:
-        """Make the first batches resident and warm up; see ``bench.timed.TimedBatches``."""
+    ) -> dict[str, float]:
+        """Make the first batches resident and warm up; see ``bench.timed.TimedBatches``.
+
+        Returns:
+            Of another build than the one that was scored: output -> largest absolute difference between the two. Its
+            timed outputs are then held to its own. Empty otherwise.
+        """
         from bench.timed import TimedBatches
 
         runner, adapter = self._opened()
         self._timed = TimedBatches(runner, adapter, samples, batch=batch, expected=expected)
+        apart = self._timed.expect_own(runner) if self._rebuilt else {}
         self._timed.warm_up(warmup)
+        return apart
 
     def round(self, *, number: int, steps: int) -> dict[str, Any]:
         """One turn of ``steps`` timed steps on the held batches."""

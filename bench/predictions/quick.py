@@ -35,7 +35,7 @@ from bench.predictions.typed import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from bench.types import Array, FixtureSet
 
@@ -130,9 +130,9 @@ def _part(data: bytes, bbox_format: str, keypoints: bool) -> _Part:
     check_fields(data, rows, 0, 3, spare, objects)
     boxes, has_box = _boxes(rows, bbox_format, objects)
     return _Part(
-        image_ids=_integers(column(rows, "image_id")),
-        category_ids=_integers(column(rows, "category_id")),
-        scores=np.fromiter(column(rows, "score"), np.float64, len(rows)),
+        image_ids=_integers(map(attrgetter("image_id"), rows), len(rows)),
+        category_ids=_integers(map(attrgetter("category_id"), rows), len(rows)),
+        scores=np.fromiter(map(attrgetter("score"), rows), np.float64, len(rows)),
         boxes=boxes,
         has_box=has_box,
         keypoints=_keypoints(rows, keypoints, has_box),
@@ -201,9 +201,9 @@ def _entries(
     )
 
 
-def _integers(values: list[Any]) -> Array:
+def _integers(values: Iterable[Any], count: int) -> Array:
     try:
-        return np.fromiter(values, np.int64, len(values))
+        return np.fromiter(values, np.int64, count)
     except OverflowError as error:
         raise Unusual from error
 
@@ -215,8 +215,9 @@ def _classes(rows: list[Any], known: Categories) -> Array:
     if any(value is UNSET for value, needed in zip(labels, by_label.tolist(), strict=True) if needed):
         raise Unusual
     classes = np.zeros(len(rows), np.int64)
-    given = known.of_ids(_integers([v for v, label in zip(ids, by_label.tolist(), strict=True) if not label]))
-    mapped = known.of_labels(_integers([v for v, label in zip(labels, by_label.tolist(), strict=True) if label]))
+    told = [v for v, label in zip(ids, by_label.tolist(), strict=True) if not label]
+    meant = [v for v, label in zip(labels, by_label.tolist(), strict=True) if label]
+    given, mapped = known.of_ids(_integers(told, len(told))), known.of_labels(_integers(meant, len(meant)))
     if given is None or mapped is None:
         raise Unusual
     classes[~by_label], classes[by_label] = given, mapped

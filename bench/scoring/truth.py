@@ -124,6 +124,33 @@ def truth_arrays(fixtures: FixtureSet, *, task: Task = "detect") -> Truth:
 
 
 def _check_annotations(fixtures: FixtureSet, images: set[int], categories: set[int]) -> None:
+    if not _all_listed(fixtures.annotations, images, categories):
+        _check_each(fixtures, images, categories)
+    # no tuple per annotation: with 500,000 detections in memory their making starts a collection of 0.06 s
+    flat = [value for a in fixtures.annotations for value in a["bbox"]]
+    boxes = np.array(flat, np.float64).reshape(-1, 4)
+    areas = np.array([a["area"] for a in fixtures.annotations], np.float64)
+    finite = np.isfinite(boxes).all(axis=1) & np.isfinite(areas)
+    if not finite.all():
+        number = int(np.argmin(finite))
+        raise InputError(
+            f"{_where(fixtures.name, fixtures.annotations[number], number)}: bbox or area is not finite: "
+            f"{(*fixtures.annotations[number]['bbox'], fixtures.annotations[number]['area'])}"
+        )
+
+
+def _all_listed(annotations: Sequence[Mapping[str, Any]], images: set[int], categories: set[int]) -> bool:
+    """Whether ids, images, categories and areas are beyond doubt, asked of whole columns."""
+    try:
+        ids, image_ids, category_ids = ([a[f] for a in annotations] for f in ("id", "image_id", "category_id"))
+    except KeyError:
+        return False
+    unique = len(set(ids)) == len(ids) and None not in ids
+    listed = images.issuperset(image_ids) and categories.issuperset(category_ids)
+    return unique and listed and all("area" in a for a in annotations)
+
+
+def _check_each(fixtures: FixtureSet, images: set[int], categories: set[int]) -> None:
     seen: set[Any] = set()
     for number, annotation in enumerate(fixtures.annotations):
         found = annotation.get("id")
@@ -142,17 +169,6 @@ def _check_annotations(fixtures: FixtureSet, images: set[int], categories: set[i
                 f"{_where(fixtures.name, annotation, number)}: field 'area' is missing; small, medium and large are "
                 "told apart by it"
             )
-    # no tuple per annotation: with 500,000 detections in memory their making starts a collection of 0.06 s
-    flat = [value for a in fixtures.annotations for value in a["bbox"]]
-    boxes = np.array(flat, np.float64).reshape(-1, 4)
-    areas = np.array([a["area"] for a in fixtures.annotations], np.float64)
-    finite = np.isfinite(boxes).all(axis=1) & np.isfinite(areas)
-    if not finite.all():
-        number = int(np.argmin(finite))
-        raise InputError(
-            f"{_where(fixtures.name, fixtures.annotations[number], number)}: bbox or area is not finite: "
-            f"{(*fixtures.annotations[number]['bbox'], fixtures.annotations[number]['area'])}"
-        )
 
 
 def _where(name: str, annotation: Mapping[str, Any], number: int) -> str:

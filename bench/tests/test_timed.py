@@ -121,3 +121,20 @@ def test_shifted_images_are_all_different_and_of_the_same_values():
         assert one["sizes"] is feeds["sizes"]
     assert shifted({"ids": np.zeros((1, 3, 4), np.int64)}, 1) is None
     assert shifted({"vector": np.zeros((1, 3), np.float32)}, 1) is None
+
+
+def test_another_build_is_held_to_its_own_outputs_and_its_distance_is_told(samples):
+    shifted_build = sabotage(
+        testing.fake_backend, name="rebuilt", change=lambda o: {**o, "scores": o["scores"] + np.float32(0.25)}
+    )
+    done = accuracy_pass(opened(), testing.fake_adapter, samples)
+    runner = opened(shifted_build)
+    timed = TimedBatches(runner, testing.fake_adapter, samples, batch=1, expected=done.kept)
+    strict = [timed.round(number=n, steps=5)["differences"]["scores"] for n in range(1, 4)]
+    assert max(strict) > 0.2
+    timed = TimedBatches(runner, testing.fake_adapter, samples, batch=1, expected=done.kept)
+    apart = timed.expect_own(runner)
+    assert apart["scores"] == pytest.approx(0.25, abs=1e-6)
+    assert apart["boxes"] == 0.0
+    own = [timed.round(number=n, steps=5)["differences"] for n in range(1, 6)]
+    assert own == [{"boxes": 0.0, "scores": 0.0}] * 5
