@@ -31,24 +31,29 @@ def check_annotations(
         categories: by id.
 
     Returns:
-        Copies in the order of the file; ``area``, ``iscrowd`` and ``num_keypoints`` filled in, an id of 0 replaced.
+        In the order of the file; copies where ``area``, ``iscrowd``, ``num_keypoints`` or an id of 0 was filled in.
 
     Raises:
         InputError: an entry that is no annotation of these images and categories; names index and field.
     """
     if not _all_plain(entries, image_ids, categories):
         _check_each(path, entries, image_ids, categories)
-    truths = [{"area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0, **entry} for entry in entries]
+    truths = [
+        entry
+        if "area" in entry and "iscrowd" in entry and "keypoints" not in entry
+        else {"area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0, **entry}
+        for entry in entries
+    ]
     for truth in truths:
         if "keypoints" in truth:
             truth.setdefault("num_keypoints", sum(v > 0 for v in truth["keypoints"][2::3]))
-    flat = [index for index, truth in enumerate(truths) if 0 in truth["bbox"][2:]]
+    flat = [index for index, truth in enumerate(truths) if not (truth["bbox"][2] and truth["bbox"][3])]
     if flat:
         _log.warning("%s: %d boxes have no width or no height, the first is annotations[%d]", path, len(flat), flat[0])
     ids = [truth["id"] for truth in truths]
     if 0 in ids:
         first, fresh = ids.index(0), max(ids) + 1
-        truths[first]["id"] = fresh
+        truths[first] = {**truths[first], "id": fresh}
         _log.info("%s: annotations[%d].id 0 is used as %d: pycocotools reads 0 as unmatched", path, first, fresh)
     return tuple(truths)
 

@@ -153,13 +153,13 @@ def _list(path: Path, content: Mapping[str, Any], field: str) -> list[dict[str, 
 def _samples(path: Path, entries: list[dict[str, Any]], images: Path | None) -> tuple[Sample, ...]:
     seen: dict[int, int] = {}
     samples, missing = [], []
-    base = images or Path()
+    folder = f"{images or Path()}/"  # one path is parsed per image, where a joined one takes two
     plain = _all_plain(entries)
     for index, entry in enumerate(entries):
         if not plain:
             _check_image(f"{path}: images[{index}]", entry, index, seen)
         image_id, name = entry["id"], entry["file_name"]
-        file = base / name
+        file = Path(folder + name)
         if images is not None and not file.is_file():
             missing.append((index, name))
         samples.append(Sample(image_id=image_id, path=file, width=entry["width"], height=entry["height"]))
