@@ -68,17 +68,19 @@ def _all_plain(entries: list[dict[str, Any]], image_ids: set[int], categories: M
         boxes = [entry["bbox"] for entry in entries]
         if any(set(map(type, column)) - {int} for column in columns) or set(map(type, boxes)) - {list}:
             return False
-        values = [*chain.from_iterable(boxes), *(entry.get("area", 0) for entry in entries)]
-        if set(map(type, values)) - {int, float} or set(map(len, boxes)) - {4}:
+        areas = [entry["area"] for entry in entries if "area" in entry]
+        sides = list(chain.from_iterable(boxes))
+        if {*map(type, sides), *map(type, areas)} - {int, float} or set(map(len, boxes)) - {4}:
             return False
-        numbers = np.array(values, np.float64)
-        sizes = numbers[: 4 * len(boxes)].reshape(-1, 4)[:, 2:]
+        numbers = np.fromiter(sides, np.float64, len(sides))
+        sizes, area_px2 = numbers.reshape(-1, 4)[:, 2:], np.fromiter(areas, np.float64, len(areas))
         return (
             len(set(columns[0])) == len(entries)
             and image_ids.issuperset(columns[1])
             and categories.keys() >= set(columns[2])
-            and bool(np.isfinite(numbers).all() and (sizes >= 0).all() and (numbers[4 * len(boxes) :] >= 0).all())
-            and {entry.get("iscrowd", 0) for entry in entries} <= {0, 1}
+            and bool(np.isfinite(numbers).all() and (sizes >= 0).all())
+            and bool(np.isfinite(area_px2).all() and (area_px2 >= 0).all())
+            and {entry["iscrowd"] for entry in entries if "iscrowd" in entry} <= {0, 1}
             and not any("keypoints" in entry for entry in entries)
         )
     except (KeyError, TypeError, OverflowError):
