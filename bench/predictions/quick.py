@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
     from bench.types import Array, FixtureSet
 
-_PIECE_BYTES = 1 << 18
-
 
 def read_columns(data: bytes, fixtures: FixtureSet, asked: str | None, *, keypoints: bool) -> Columns | None:
     """Read the bytes of a file as ``exact.read_columns`` reads its document, or return None.

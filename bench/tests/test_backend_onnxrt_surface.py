@@ -313,8 +313,8 @@ def test_the_share_of_quantised_arithmetic_needs_data_and_weights(tmp_path):
 def test_the_library_of_tensorrt_is_read_from_what_the_process_has_mapped(tmp_path):
     maps = tmp_path / "maps"
     maps.write_text(
-        "7f00-7f01 r--p 00000000 08:01 11  /opt/some place/libnvinfer.so.11.4.0\n"
-        "7f01-7f02 r-xp 00000000 08:01 11  /opt/some place/libnvinfer.so.11.4.0\n"
+        "7f00-7f01 r--p 00000000 08:01 11  /made up/libnvinfer.so.11.4.0\n"
+        "7f01-7f02 r-xp 00000000 08:01 11  /made up/libnvinfer.so.11.4.0\n"
         "7f02-7f03 r-xp 00000000 08:01 12  /usr/lib/libnvinfer_plugin.so.11\n"
         "7f03-7f04 rw-p 00000000 00:00 0 \n"
         "7f04-7f05 r--p 00000000 08:01 13  /usr/lib/libcublas.so.13 (deleted)\n",
