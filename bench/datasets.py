@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +163,10 @@ def _samples(path: Path, entries: list[dict[str, Any]], images: Path | None) -> 
         file = Path(folder + name)
         if images is not None and not file.is_file():
             missing.append((index, name))
-        samples.append(Sample(image_id=image_id, path=file, width=entry["width"], height=entry["height"]))
+        camera = _camera(f"{path}: images[{index}]", entry.get("camera"))
+        samples.append(
+            Sample(image_id=image_id, path=file, width=entry["width"], height=entry["height"], camera=camera)
+        )
     if missing:
         index, name = missing[0]
         raise InputError(
@@ -170,6 +174,19 @@ def _samples(path: Path, entries: list[dict[str, Any]], images: Path | None) -> 
             f"({len(missing)} of {len(entries)} images are missing). Add the files, or take them out of the list."
         )
     return tuple(sorted(samples, key=lambda s: s.image_id))
+
+
+def _camera(where: str, value: Any) -> tuple[float, float, float, float] | None:
+    """Intrinsics of a pinhole camera, in pixels of the image; what others put under this name is theirs."""
+    fields = ("fx", "fy", "cx", "cy")
+    if not isinstance(value, dict) or not set(fields) & set(value):
+        return None
+    if not all(type(value.get(field)) in (int, float) for field in fields):
+        raise InputError(f"{where}.camera: must be an object with the numbers fx, fy, cx, cy in pixels. {REMEDY}")
+    fx, fy, cx, cy = (float(value[field]) for field in fields)
+    if not (0 < fx < math.inf and 0 < fy < math.inf and math.isfinite(cx) and math.isfinite(cy)):
+        raise InputError(f"{where}.camera: fx and fy must be finite and above 0, cx and cy finite. {REMEDY}")
+    return fx, fy, cx, cy
 
 
 def _all_plain(entries: list[dict[str, Any]]) -> bool:

@@ -26,6 +26,17 @@ Mode: TypeAlias = Literal["native", "emulated"]
 
 PRECISIONS = ("fp64", "fp32", "tf32", "fp16", "bf16", "int8")
 ARTIFACT_KINDS = ("weights", "onnx", "engine", "recording", "calibration")
+POSE_ATTRIBUTES: dict[str, tuple[int, ...]] = {
+    "rotation": (3, 3),
+    "depth_m": (),
+    "translation_m": (3,),
+    "center_px": (2,),
+}
+"""Attributes of a detection that make up its pose -> shape of one row.
+
+``rotation`` is camera from object; camera axes are x right, y down, z forward. ``depth_m`` and ``translation_m`` (x, y,
+z) are of the object's centre in camera coordinates, ``center_px`` (x, y) is its projection on the original image.
+"""
 CONVERSION = "conversion"
 """What ``NodeTime.precision`` says of Casts, Quantize and Dequantize, reorders."""
 
@@ -67,6 +78,8 @@ class ModelSpec:
     score_floor: float = 0.001
     """Detections below are not emitted."""
     max_detections: int = 300
+    nms_iou: float | None = None
+    """Overlap above which ``postprocess`` drops a box of the same class; None: it suppresses nothing."""
     float_nodes: tuple[str, ...] = ()
     """Regular expressions on ONNX node names that an int8 artefact leaves in float (the head)."""
     keypoint_names: tuple[str, ...] = ()
@@ -91,6 +104,8 @@ class Prediction:
     """(N,) int64, index into ``ModelSpec.class_names``."""
     keypoints_xys: Array | None = None
     """(N, K, 3) float32: x px, y px, score; None for detection."""
+    attributes: Mapping[str, Array] | None = None
+    """What else was found per detection, N rows each; ``POSE_ATTRIBUTES`` are measured. None: nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +292,8 @@ class Sample:
     path: Path
     width: int
     height: int
+    camera: tuple[float, float, float, float] | None = None
+    """fx, fy, cx, cy in pixels of the original image; None where the set does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import InputError
-from bench.scoring.table import Detections
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.predictions.read import PredictionsFile
+    from bench.scoring.table import Detections
     from bench.types import FixtureSet
 
 TOLERATED_SHARE = 0.05
@@ -48,16 +48,8 @@ class Side:
         """Only the detections on these images."""
         found = self.read.detections
         kept = np.isin(found.image_ids, np.fromiter(image_ids, np.int64, len(image_ids)))
-        points = found.keypoints_xyv
-        detections = Detections(
-            found.image_ids[kept],
-            found.category_ids[kept],
-            found.boxes_xywh[kept],
-            found.scores[kept],
-            None if points is None else points[kept],
-        )
         listed = None if self.read.listed is None else self.read.listed & image_ids
-        return replace(self, read=replace(self.read, detections=detections, listed=listed))
+        return replace(self, read=replace(self.read, detections=found.take(kept), listed=listed))
 
 
 def refuse_other_fixtures(candidate: Side, reference: Side) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bench.errors import InputError
 from bench.geometry import xywh_from_xyxy
+from bench.types import POSE_ATTRIBUTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,6 +52,8 @@ class Detections:
     """(N,) float64."""
     keypoints_xyv: Array | None = None
     """(N, K, 3) float64: x px, y px, and a third value that OKS does not read; None when only boxes were found."""
+    attributes: Mapping[str, Array] = field(default_factory=dict)
+    """Those of ``POSE_ATTRIBUTES`` that were found -> (N, ...) float64; NaN where one was not, and allowed."""
 
     def __post_init__(self) -> None:
         count = len(self.scores)
@@ -62,6 +65,10 @@ class Detections:
         points = self.keypoints_xyv
         if points is not None and (points.ndim != 3 or len(points) != count or points.shape[2] != 3):
             raise InputError(f"detections: column 'keypoints_xyv' must be ({count}, K, 3), got {points.shape}")
+        for name, column in self.attributes.items():
+            if name not in POSE_ATTRIBUTES or column.shape != (count, *POSE_ATTRIBUTES[name]):
+                known = ", ".join(f"{name} {('N', *shape)}" for name, shape in POSE_ATTRIBUTES.items())
+                raise InputError(f"detections: attribute '{name}' {column.shape} is none of {known}; N is {count}")
         fault = find_fault(self.boxes_xywh, self.scores, points)
         if fault is not None:
             raise InputError(f"detection {fault.index} (image {self.image_ids[fault.index]}): {fault.problem}")
@@ -69,6 +76,18 @@ class Detections:
     def __len__(self) -> int:
         """N."""
         return len(self.scores)
+
+    def take(self, rows: Array) -> Detections:
+        """The rows of a mask (N,) bool, or of indices."""
+        points = self.keypoints_xyv
+        return Detections(
+            self.image_ids[rows],
+            self.category_ids[rows],
+            self.boxes_xywh[rows],
+            self.scores[rows],
+            None if points is None else points[rows],
+            {name: column[rows] for name, column in self.attributes.items()},
+        )
 
     @property
     def without_extent(self) -> int:
@@ -119,8 +138,8 @@ def from_predictions(predictions: Mapping[int, Prediction], category_ids: Sequen
         Rows in ascending image id, in the order of each prediction; boxes converted in float64.
 
     Raises:
-        InputError: a label without a category, a non-finite value, a negative width or height, keypoints in some of the
-            images with detections and not in others.
+        InputError: a label without a category, a non-finite value, a negative width or height, keypoints or a pose
+            attribute in some of the images with detections and not in others. A pose may hold NaN: it counts as wrong.
     """
     table = np.asarray(category_ids, np.int64)
     images, labels, boxes, scores, keypoints = [], [], [], [], []
@@ -152,4 +171,25 @@ def from_predictions(predictions: Mapping[int, Prediction], category_ids: Sequen
         np.concatenate(boxes or [np.zeros((0, 4))]),
         np.concatenate(scores or [np.zeros(0)]),
         np.concatenate(keypoints) if keypoints else None,
+        _attributes([predictions[image_id] for image_id in found], found),
     )
+
+
+def _attributes(predictions: Sequence[Prediction], image_ids: Sequence[int]) -> dict[str, Array]:
+    """Join the pose attributes of the images that have detections."""
+    joined: dict[str, Array] = {}
+    for name, shape in POSE_ATTRIBUTES.items():
+        columns = [(p.attributes or {}).get(name) for p in predictions]
+        given = [column for column in columns if column is not None]
+        if not given:
+            continue
+        for image_id, column, prediction in zip(image_ids, columns, predictions, strict=True):
+            expected = (len(prediction.scores), *shape)
+            if column is None or np.shape(column) != expected:
+                got = "nothing" if column is None else f"{np.shape(column)}"
+                raise InputError(
+                    f"image {image_id}: attribute '{name}' must be {expected}, got {got}; a model that finds it gives "
+                    "a row for every detection of every image"
+                )
+        joined[name] = np.concatenate([np.asarray(column, np.float64) for column in given])
+    return joined

@@ -321,3 +321,27 @@ def test_coco128_read_as_coco_and_as_yolo_holds_the_same_boxes():
     assert len(key[0]) == 898
     difference = np.subtract([a["bbox"] for a in coco.annotations], [a["bbox"] for a in yolo.annotations])
     assert np.abs(difference).max() < 1e-3
+
+
+@pytest.mark.parametrize("camera", ["GoPro", None, {"model": "x"}])
+def test_a_camera_without_intrinsics_is_somebody_elses_field(tmp_path, camera):
+    assert _with_camera(tmp_path, camera).samples[0].camera is None
+
+
+def test_intrinsics_are_read_in_pixels(tmp_path):
+    camera = {"fx": 500, "fy": 501.5, "cx": 160, "cy": 120}
+    assert _with_camera(tmp_path, camera).samples[0].camera == (500.0, 501.5, 160.0, 120.0)
+
+
+@pytest.mark.parametrize("broken", [{"fx": 0}, {"fy": -1}, {"cx": "160"}, {"fx": True}, {"cy": None}])
+def test_intrinsics_that_cannot_be_are_refused_with_their_place(tmp_path, broken):
+    camera = {"fx": 500, "fy": 501.5, "cx": 160, "cy": 120, **broken}
+    with pytest.raises(InputError, match=r"images\[0\]\.camera"):
+        _with_camera(tmp_path, camera)
+
+
+def _with_camera(tmp_path, camera):
+    image = {"id": 1, "file_name": "a.png", "width": 320, "height": 240, "camera": camera}
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps({"images": [image], "annotations": [], "categories": [{"id": 1, "name": "a"}]}))
+    return read_coco(path, None, name="n", split="val")
