@@ -15,6 +15,7 @@ from bench.registry import (
     adapter_reference,
     backend_names,
     backend_reference,
+    fitted_reference,
     load_adapter,
     load_backend,
 )
@@ -35,12 +36,13 @@ def make_plans(request: Request, *, logs: Path, events: Events | None = None) ->
 
     Raises:
         UsageError: an unknown name, or a model without weights.
-        InputError: images or annotations that cannot be used.
+        InputError: images, annotations or weights that cannot be used.
         ContractError: a plug-in that cannot be imported.
     """
     watcher: Events = events or Silent()
-    adapters = _adapters(request)
-    weights = {a.name: _weights(a, load_adapter(a.target).spec, request, len(adapters)) for a in adapters}
+    given = _adapters(request)
+    weights = {a.name: _weights(a, load_adapter(a.target).spec, request, len(given)) for a in given}
+    adapters = [fitted_reference(a, weights[a.name]) for a in given]
     watcher.stage("Asking the backends what this host can run")
     backends = probe_for(request, logs=logs)
     plans = []

@@ -1,26 +1,35 @@
-"""Backends and adapters by entry point; both also as ``module:attribute``, adapters also by file path."""
+"""Backends and adapters by entry point; both also as ``module:attribute``, adapters also by file path.
+
+``TARGET::WEIGHTS`` is the adapter of ``TARGET`` fitted to a weights file: its classes and input size are the file's.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from bench.errors import ContractError, UsageError, did_you_mean
-from bench.types import Adapter, Backend
+from bench.types import Adapter, Backend, Fitting
 
 BACKENDS = "backend_parity.backends"
 ADAPTERS = "backend_parity.adapters"
+_FITTED = re.compile(r"(?P<plain>[^/\\:]+(?::[^/\\:]+)?|.+?\.py)::(?P<weights>.+)", re.DOTALL)
+"""A name or ``module:attribute`` holds no separator, a file ends in .py: paths may hold any colons, drives included."""
 _HINT = " An entry point appears after `pip install -e .`; a model outside a package is given by --adapter PATH.py."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """How a lane finds a plug-in again: a registered name, ``module:attribute`` or an absolute file path."""
+    """How a lane finds a plug-in again: a registered name, ``module:attribute`` or an absolute file path.
+
+    A model's target may end with ``::`` and the absolute path of the weights that it is fitted to.
+    """
 
     name: str
     """The plug-in's own name, as it appears in a cell."""
@@ -59,10 +68,16 @@ def load_backend(target: str) -> Backend:
 def load_adapter(target: str) -> Adapter:
     """Load a model's adapter by name, ``module:attribute`` or path of a .py file that defines ``adapter``.
 
+    ``TARGET::WEIGHTS`` gives the adapter fitted to a weights file.
+
     Raises:
         UsageError: the name is unknown or the file does not exist.
-        ContractError: the module raises while it is imported, or has no ``adapter``.
+        ContractError: the module raises while it is imported, or has no ``adapter``; or it cannot be fitted to weights.
+        InputError: the weights do not fit the model.
     """
+    fitted = _FITTED.fullmatch(target)
+    if fitted is not None:
+        return _fitted(load_adapter(fitted["plain"]), Path(fitted["weights"]), target)
     if target.endswith(".py") or "/" in target:
         return _as_adapter(_import_file(Path(target)), target)
     if ":" in target:
@@ -78,6 +93,25 @@ def adapter_reference(target: str) -> Reference:
     adapter = load_adapter(target)
     is_path = target.endswith(".py") or "/" in target
     return Reference(name=adapter.spec.name, target=str(Path(target).resolve()) if is_path else target)
+
+
+def fitted_reference(reference: Reference, weights: Path) -> Reference:
+    """Resolve a model with given weights: fitted to them where the adapter can be, else (or if it ships them) as it is.
+
+    Args:
+        reference: of the plain adapter.
+        weights: the file.
+
+    Raises:
+        InputError: the weights do not fit the model.
+    """
+    adapter = load_adapter(reference.target)
+    shipped = adapter.spec.default_weights
+    if not isinstance(adapter, Fitting) or (shipped is not None and weights.resolve() == shipped.resolve()):
+        return reference
+    fitted = replace(reference, target=f"{reference.target}::{weights.resolve()}")
+    load_adapter(fitted.target)
+    return fitted
 
 
 def backend_reference(target: str) -> Reference:
@@ -134,6 +168,15 @@ def _as_adapter(plugin: Any, target: str) -> Adapter:
     if not isinstance(plugin, Adapter):
         raise ContractError(f"{target}: not an adapter: it lacks {_missing(plugin, Adapter)}.")
     return plugin
+
+
+def _fitted(adapter: Adapter, weights: Path, target: str) -> Adapter:
+    if not isinstance(adapter, Fitting):
+        raise ContractError(f"{target}: {adapter.spec.name} cannot be fitted to weights: it lacks fitted.")
+    found = _as_adapter(adapter.fitted(weights), target)
+    if found.spec.name != adapter.spec.name:
+        raise ContractError(f"{target}: fitted to weights, {adapter.spec.name} calls itself {found.spec.name}.")
+    return found
 
 
 def _missing(plugin: Any, protocol: type) -> str:

@@ -88,6 +88,8 @@ class ModelSpec:
     """JSON with the hashes of the first preprocessed images of a fixture set (by ``parity goldens``), or None."""
     unsupported: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(backend or ``*``, precision) -> reason why the combination cannot exist."""
+    parameters: int | None = None
+    """Parameters of the inference graph: batch norms folded, heads of training left out; None: not stated."""
     licence: str = ""
     origin: str = ""
 
@@ -282,6 +284,14 @@ class Adapter(Protocol):
 
     def train(self, config: Mapping[str, Any], out: Path) -> Path:
         """Train and write a checkpoint folder; return the path of the best weights."""
+
+
+@runtime_checkable
+class Fitting(Protocol):
+    """What an adapter may offer besides: the same model with the classes and the input size of given weights."""
+
+    def fitted(self, weights: Path) -> Adapter:
+        """Return the adapter for these weights; its spec keeps the model's name. InputError: they do not fit at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

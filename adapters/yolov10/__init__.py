@@ -1,13 +1,22 @@
-"""YOLOv10 (arXiv 2405.14458), an own implementation; importing it needs numpy and cv2, not torch."""
+"""YOLOv10 (arXiv 2405.14458) in six variants, an own implementation; importing it needs numpy and cv2, not torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.yolov10 import process
 from adapters.yolov10.names import COCO_NAMES, SHAPES_NAMES
+from adapters.yolov10.variants import (
+    ONE2MANY_PREFIXES,
+    OPTIONAL_SUFFIXES,
+    STRIDES,
+    VARIANTS,
+    classes_of,
+    require_variant,
+)
 from bench.errors import InputError
 from bench.types import ModelSpec, TensorSpec
 
@@ -23,26 +32,47 @@ FLOAT_NODES = (
 """The last 1x1 convolutions, the expectation over bins, and the decode: nodes directly in the head's scope."""
 
 
+COCO_SIDE_PX = 640
+COCO_FIXTURES = "coco128"
+LICENCE = "Apache-2.0 (code); official weights AGPL-3.0"
+FACTS_RECIPE = (
+    'python -c "import json; from safetensors.torch import load_file, save_file; '
+    "save_file(load_file('IN.safetensors'), 'OUT.safetensors', metadata={'parity': json.dumps("
+    "{'class_names': ['first', 'second'], 'image_size': [640, 640]})})\""
+)
+
+
 def make_spec(
-    name: str,
-    side_px: int,
+    variant: str,
+    image_hw: tuple[int, int],
     class_names: tuple[str, ...],
     fixtures: str,
-    weights: Path | None,
-    licence: str,
+    weights: Path | None = None,
+    licence: str = LICENCE,
     preprocess_goldens: Path | None = None,
 ) -> ModelSpec:
-    """Describe one registered model: a square input and dense predictions before the top-k."""
-    anchors = sum((side_px // stride) ** 2 for stride in (8, 16, 32))
+    """Describe one variant with its classes: a static input and dense predictions before the top-k.
+
+    Args:
+        variant: key of ``variants.VARIANTS``.
+        image_hw: input height and width in pixels, multiples of 32.
+        class_names: name of label 0, 1, ...
+        fixtures: set used when none is asked for.
+        weights: weights used when none are given.
+        licence: of code and weights.
+        preprocess_goldens: hashes of preprocessed images of ``fixtures`` at this size.
+    """
+    height, width = image_hw
+    anchors = sum((height // stride) * (width // stride) for stride in STRIDES)
     return ModelSpec(
-        name=name,
+        name=f"yolov10{variant}",
         task="detect",
-        inputs=(TensorSpec(name="images", shape=("batch", 3, side_px, side_px), dtype="float32"),),
+        inputs=(TensorSpec(name="images", shape=("batch", 3, height, width), dtype="float32"),),
         outputs=(
             TensorSpec(name="boxes_cxcywh", shape=("batch", 4, anchors), dtype="float32"),
             TensorSpec(name="scores", shape=("batch", len(class_names), anchors), dtype="float32"),
         ),
-        image_hw=(side_px, side_px),
+        image_hw=image_hw,
         preprocessing={
             "method": "letterbox",
             "resize_interp": "linear",
@@ -55,6 +85,7 @@ def make_spec(
         default_weights=weights,
         float_nodes=FLOAT_NODES,
         preprocess_goldens=preprocess_goldens,
+        parameters=VARIANTS[variant].parameters(len(class_names)),
         licence=licence,
         origin="own implementation from arXiv 2405.14458; no upstream code",
     )
@@ -65,12 +96,58 @@ class YoloV10Adapter:
 
     Args:
         spec: what the harness knows of it.
-        variant: key of ``model.VARIANTS``.
+        variant: key of ``variants.VARIANTS``.
     """
 
     def __init__(self, spec: ModelSpec, variant: str) -> None:
         self.spec = spec
         self.variant = variant
+
+    def fitted(self, weights: Path) -> YoloV10Adapter:
+        """Return the adapter whose classes and input size are those of ``weights``.
+
+        They are the facts stored with the weights (entry ``parity``: ``class_names``, ``image_size``) where there are
+        any; else 80 classes are COCO's at 640 px, and as many classes as the registered model has are its own.
+
+        Raises:
+            InputError: a file that cannot be used, another variant, or weights that do not name their classes.
+        """
+        from adapters._shared.checkpoints import read_facts, read_shapes
+
+        source = f"weights {weights}"
+        facts = read_facts(weights)
+        if weights.suffix == ".onnx":
+            return self._with_facts(weights, facts) if "class_names" in facts else self
+        shapes = read_shapes(weights)
+        classes = classes_of(shapes, source)
+        require_variant(shapes, self.variant, source)
+        if "class_names" in facts:
+            if len(facts["class_names"]) != classes:
+                raise InputError(f"{source} name {len(facts['class_names'])} classes and have {classes}")
+            return self._with_facts(weights, facts)
+        if classes == len(COCO_NAMES):
+            coco = {"class_names": COCO_NAMES, "image_size": (COCO_SIDE_PX, COCO_SIDE_PX), **facts}
+            return self._with_facts(weights, coco)
+        if classes == len(self.spec.class_names):
+            return self._with_facts(weights, {"class_names": self.spec.class_names, **facts})
+        raise InputError(
+            f"{source} have {classes} classes and do not say which: {self.spec.name} has {len(self.spec.class_names)}, "
+            f"COCO {len(COCO_NAMES)}. Checkpoints of parity train name them; write them into others once: "
+            f"{FACTS_RECIPE}"
+        )
+
+    def _with_facts(self, weights: Path, facts: Mapping[str, Any]) -> YoloV10Adapter:
+        """This variant with the classes, and where given the input size, that ``facts`` name."""
+        own = self.spec
+        names = tuple(facts["class_names"])
+        height, width = facts.get("image_size", own.image_hw)
+        if height % STRIDES[-1] or width % STRIDES[-1]:
+            raise InputError(f"weights {weights}: image_size {height} x {width} is no multiple of {STRIDES[-1]} px")
+        if (names, (height, width)) == (own.class_names, own.image_hw):
+            return self
+        known = {COCO_NAMES: COCO_FIXTURES, own.class_names: own.default_fixtures}
+        spec = make_spec(self.variant, (height, width), names, known.get(names, own.default_fixtures), weights)
+        return YoloV10Adapter(replace(spec, name=own.name), self.variant)
 
     def preprocess(self, image_rgb_u8: Array) -> tuple[dict[str, Array], dict[str, Any]]:
         """(H, W, 3) uint8 RGB -> ``images`` (1, 3, S, S) float32 in 0..1, letterboxed; meta holds the geometry."""
@@ -95,7 +172,7 @@ class YoloV10Adapter:
         import torch
 
         from adapters._shared.checkpoints import load_strict, read_state_dict
-        from adapters.yolov10.model import ONE2MANY_PREFIXES, YoloV10, classes_in
+        from adapters.yolov10.model import YoloV10
 
         classes = len(self.spec.class_names)
         with torch.random.fork_rng(devices=[]):
@@ -104,13 +181,20 @@ class YoloV10Adapter:
         if weights is not None:
             source = f"weights {weights}"
             state = read_state_dict(weights)
-            found = classes_in(state, source)
+            shapes = {key: tuple(value.shape) for key, value in state.items()}
+            found = classes_of(shapes, source)
+            require_variant(shapes, self.variant, source)
             if found != classes:
-                other = (
-                    " (COCO weights: type --models adapters.yolov10:coco_adapter)" if found == len(COCO_NAMES) else ""
+                raise InputError(
+                    f"{source} have {found} classes, {self.spec.name} has {classes}; --weights fits it to them"
                 )
-                raise InputError(f"{source} have {found} classes, {self.spec.name} has {classes}{other}")
-            load_strict(network, state, allow_missing_prefixes=ONE2MANY_PREFIXES, source=source)
+            load_strict(
+                network,
+                state,
+                allow_missing_prefixes=ONE2MANY_PREFIXES,
+                allow_missing_suffixes=OPTIONAL_SUFFIXES,
+                source=source,
+            )
         network.head.drop_one2many()
         return network.eval().requires_grad_(False)
 
@@ -145,27 +229,22 @@ class YoloV10Adapter:
 
 adapter = YoloV10Adapter(
     make_spec(
-        "yolov10n",
-        320,
+        "n",
+        (320, 320),
         SHAPES_NAMES,
         "shapes",
         CHECKPOINTS / "yolov10n-shapes.safetensors",
-        "Apache-2.0 (code and shipped weights, both made here)",
+        "Apache-2.0 (code and shipped weights)",
         preprocess_goldens=Path(__file__).resolve().parent / "goldens" / "preprocess-shapes.json",
     ),
     variant="n",
 )
 """Trained here on the generated set ``shapes``; ships its weights."""
 
-coco_adapter = YoloV10Adapter(
-    make_spec(
-        "yolov10n-coco",
-        640,
-        COCO_NAMES,
-        "coco128",
-        None,
-        "Apache-2.0 (code); weights are the user's, upstream AGPL-3.0",
-    ),
-    variant="n",
-)
-"""Takes official 80-class weights with ``--weights``; ships none."""
+
+def _coco(variant: str) -> YoloV10Adapter:
+    """A variant that ships no weights; without others its classes are COCO's."""
+    return YoloV10Adapter(make_spec(variant, (COCO_SIDE_PX, COCO_SIDE_PX), COCO_NAMES, COCO_FIXTURES), variant)
+
+
+adapter_s, adapter_m, adapter_b, adapter_l, adapter_x = (_coco(variant) for variant in "smblx")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from adapters.yolov10.blocks import Conv
+from adapters.yolov10.variants import STRIDES, WIDEST_CLASS_BRANCH
 
-STRIDES = (8, 16, 32)
 REG_MAX = 16
 """Bins of one side's distance distribution, in units of the stride."""
 
@@ -86,7 +86,7 @@ class V10Detect(nn.Module):
         )
 
     def _class_branches(self, channels: tuple[int, int, int]) -> nn.ModuleList:
-        inner = max(channels[0], min(self.classes, 100))
+        inner = max(channels[0], min(self.classes, WIDEST_CLASS_BRANCH))
         return nn.ModuleList(
             nn.Sequential(
                 nn.Sequential(Conv(c, c, 3, groups=c), Conv(c, inner)),

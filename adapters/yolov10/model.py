@@ -1,54 +1,19 @@
 """The YOLOv10 network, from its paper (arXiv 2405.14458) and a table of layers; official state-dict keys.
 
-``model.{i}`` is layer i of the table in the README. Variants are rows of `VARIANTS`.
+``model.{i}`` is layer i of the table in the README. Variants are rows of `variants.VARIANTS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from adapters.yolov10.blocks import PSA, SPPF, C2f, C2fCIB, Conv, SCDown
 from adapters.yolov10.head import Branch, V10Detect
-from bench.errors import InputError, UsageError, did_you_mean
-
-ONE2MANY_PREFIXES = ("model.23.cv2.", "model.23.cv3.")
-"""Keys of the head that only training needs; the only ones that weights for inference may leave out."""
-CLASS_BIAS_KEY = "model.23.one2one_cv3.0.2.bias"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
-    """One row of the published scaling table."""
-
-    depth: float
-    width: float
-    max_channels: int
-    cib: tuple[int, ...]
-    """Layers that are C2fCIB instead of C2f."""
-    large_kernel: tuple[int, ...] = ()
-    """Those of ``cib`` whose middle convolution is the 7x7 one."""
-
-    def channels(self, base: int) -> int:
-        """Channels of a layer whose base is ``base``: capped, scaled, rounded up to a multiple of 8."""
-        return -int(-min(base, self.max_channels) * self.width // 8) * 8
-
-    def repeats(self, base: int) -> int:
-        """Inner blocks of a layer whose base is ``base``."""
-        return max(round(base * self.depth), 1)
-
-
-VARIANTS: Mapping[str, Variant] = {
-    "n": Variant(depth=0.33, width=0.25, max_channels=1024, cib=(22,), large_kernel=(22,)),
-    "s": Variant(depth=0.33, width=0.50, max_channels=1024, cib=(8, 22), large_kernel=(8, 22)),
-    "m": Variant(depth=0.67, width=0.75, max_channels=768, cib=(8, 19, 22)),
-    "b": Variant(depth=0.67, width=1.00, max_channels=512, cib=(8, 13, 19, 22)),
-    "l": Variant(depth=1.00, width=1.00, max_channels=512, cib=(8, 13, 19, 22)),
-    "x": Variant(depth=1.00, width=1.25, max_channels=512, cib=(6, 8, 13, 19, 22)),
-}
+from adapters.yolov10.variants import VARIANTS
+from bench.errors import UsageError, did_you_mean
 
 
 class Concat(nn.Module):
@@ -149,14 +114,3 @@ class YoloV10(nn.Module):
         """(B, 3, H, W) -> boxes (B, 4, A) centre x, y, width, height in px, and sigmoid scores (B, nc, A)."""
         boxes_cxcywh, scores = self.head(self.features(images))
         return boxes_cxcywh, scores
-
-
-def classes_in(state: Mapping[str, Tensor], source: str) -> int:
-    """Return the number of classes that a state dict was trained for.
-
-    Raises:
-        InputError: the state has no one-to-one class head.
-    """
-    if CLASS_BIAS_KEY not in state:
-        raise InputError(f"{source} have no entry {CLASS_BIAS_KEY}: not a YOLOv10 state dict under official names")
-    return int(state[CLASS_BIAS_KEY].shape[0])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from adapters.yolov10.model import ONE2MANY_PREFIXES, YoloV10
+from adapters.yolov10.model import YoloV10
+from adapters.yolov10.variants import ONE2MANY_PREFIXES
 
 
 class Averaged:

@@ -21,7 +21,7 @@ from bench.making import Maker
 from bench.matrix import ModelPlan
 from bench.precision.calibration import Calibration, CalibrationImage, write_calibration
 from bench.precision.collect import METHODS, PERCENTILE
-from bench.registry import adapter_reference, load_adapter
+from bench.registry import adapter_reference, fitted_reference, load_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -105,9 +105,10 @@ def calibrate(
     """
     if calibrator not in METHODS:
         raise UsageError(f"--calibrator {calibrator}: unknown.{did_you_mean(calibrator, METHODS)}")
-    adapter = adapter_reference(model)
+    plain = adapter_reference(model)
+    path = _weights(plain, load_adapter(plain.target).spec, weights)
+    adapter = fitted_reference(plain, path)
     spec = load_adapter(adapter.target).spec
-    path = _weights(adapter, spec, weights)
     name = fixtures or spec.default_fixtures
     events.stage(f"Opening {name}")
     found = _open(name, "calibration", events)

@@ -15,6 +15,8 @@ from bench.paths import cache_dir
 from bench.registry import adapter_names, backend_names, load_adapter, load_backend
 from bench.schema import dumps
 
+MILLION = 10**6
+
 
 def list_command(what: str, *, as_json: bool) -> int:
     """Print registered models, backends or fixture sets."""
@@ -46,11 +48,13 @@ def clean_command(*, ask: bool) -> int:
 
 
 def _models() -> list[dict[str, Any]]:
+    """Facts of the specs alone: no framework is imported."""
     specs = [load_adapter(n).spec for n in adapter_names()]
     return [
         {
             "model": s.name,
             "task": s.task,
+            "parameters": s.parameters,
             "input": "x".join(map(str, s.image_hw)),
             "classes": len(s.class_names),
             "weights": s.default_weights.name if s.default_weights else "give --weights",
@@ -83,8 +87,15 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         sys.stdout.write(dumps(rows))
         return
     table = Table(box=None)
-    for name in rows[0] if rows else []:
-        table.add_column(name, overflow="fold")
+    for number, name in enumerate(rows[0] if rows else []):
+        table.add_column(name, overflow="fold", no_wrap=number == 0)
     for row in rows:
-        table.add_row(*[str(v) for v in row.values()])
+        table.add_row(*[_shown(v) for v in row.values()])
     Console().print(table)
+
+
+def _shown(value: Any) -> str:
+    """A cell of the table: counts in million, nothing as a dash."""
+    if value is None:
+        return "-"
+    return f"{value / MILLION:.2f} M" if isinstance(value, int) and value >= MILLION else str(value)

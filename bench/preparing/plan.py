@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from bench.preparing import cocoimages, hub
 from bench.preparing.images import Choice, count_of, has_splits, is_rendered, own_split, wanted_of
 from bench.preparing.manifest import BUILDER, CACHE, CALIBRATION, CARD, FILES, INT8, MANIFEST, MODEL, ROLES
 from bench.preparing.steps import IN_PLACE, Steps
-from bench.registry import ADAPTERS, adapter_names, adapter_reference, load_adapter
+from bench.registry import adapter_names, adapter_reference, fitted_reference, load_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +62,7 @@ class Step:
 
 
 def resolve_model(model: str, variant: str | None) -> str:
-    """Find a model's variant: a registered name ``MODEL-VARIANT``, or ``VARIANT_adapter`` beside the model's adapter.
+    """Find a model's variant: a registered name that is ``MODELVARIANT``, ``MODEL-VARIANT`` or ``MODEL_VARIANT``.
 
     Raises:
         UsageError: no such model, or none of its variants; the known ones are listed.
@@ -74,27 +73,11 @@ def resolve_model(model: str, variant: str | None) -> str:
     for name in (f"{model}{variant}", f"{model}-{variant}", f"{model}_{variant}"):
         if name in registered:
             return name
-    module = _module_of(model)
-    known = [n for n in registered if n.startswith(model) and n != model]
-    if module is not None:
-        held = [n.removesuffix("_adapter") for n in vars(import_module(module)) if n.endswith("_adapter")]
-        if variant in held:
-            return f"{module}:{variant}_adapter"
-        known += held
-    elif not known:
+    known = [n.removeprefix(model).lstrip("-_") for n in registered if n.startswith(model) and n != model]
+    if not known:
         load_adapter(model)  # an unknown model is named as such
     listed = f" Known: {', '.join(sorted(known))}." if known else " It has none; leave --model-variant out."
     raise UsageError(f"--model-variant {variant}: {model} has no such variant.{listed}")
-
-
-def _module_of(model: str) -> str | None:
-    """The module that defines a model's adapter, or None for an unknown name and for a file."""
-    if model.endswith(".py") or "/" in model:
-        return None
-    if ":" in model:
-        return model.partition(":")[0]
-    entries = {e.name: e for e in metadata.entry_points(group=ADAPTERS)}
-    return entries[model].module if model in entries else None
 
 
 def make_order(
@@ -139,11 +122,14 @@ def make_order(
         )
     if skip_export and request.weights:
         raise UsageError("--skip-export takes model.onnx from --out; leave --weights out.")
+    weights = _given_onnx(out) if skip_export else _weights(reference, spec, request.weights)
+    reference = fitted_reference(reference, weights)
+    spec = load_adapter(reference.target).spec
     return Order(
         adapter=reference,
         spec=spec,
         variant=variant,
-        weights=_given_onnx(out) if skip_export else _weights(reference, spec, request.weights),
+        weights=weights,
         out=out,
         choice=Choice(
             calibration=request.calibration,

@@ -1,5 +1,6 @@
 """The adapter keeps its contract: spec, strict weights, export."""
 
+import json
 import re
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from adapters._shared.synthetic import make_image
-from adapters.yolov10 import YoloV10Adapter, adapter, coco_adapter, make_spec
-from adapters.yolov10.model import ONE2MANY_PREFIXES, YoloV10
+from adapters.yolov10 import YoloV10Adapter, adapter, adapter_b, adapter_s, make_spec
+from adapters.yolov10.model import YoloV10
 from adapters.yolov10.names import COCO_NAMES, SHAPES_NAMES
+from adapters.yolov10.variants import ONE2MANY_PREFIXES
 from adapters.yolov10.weights import save_weights
 from bench.errors import ArtifactError, InputError
 from bench.types import Adapter
@@ -36,7 +38,7 @@ def trained():
 @pytest.fixture
 def small():
     """The same model at 64 pixels, so that a test is fast."""
-    return YoloV10Adapter(make_spec("yolov10n", 64, SHAPES_NAMES, "shapes", None, ""), "n")
+    return YoloV10Adapter(make_spec("n", (64, 64), SHAPES_NAMES, "shapes"), "n")
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def test_the_adapter_is_one_and_its_spec_describes_dense_predictions():
         "boxes_cxcywh float32 (batch, 4, 2100)",
         "scores float32 (batch, 8, 2100)",
     ]
-    assert str(coco_adapter.spec.outputs[1]) == "scores float32 (batch, 80, 8400)"
+    assert str(adapter_s.spec.outputs[1]) == "scores float32 (batch, 80, 8400)"
     assert len(set(COCO_NAMES)) == 80
 
 
@@ -96,17 +98,138 @@ def test_half_of_the_training_head_is_refused(tmp_path, state):
         adapter.build(tmp_path / "w.pt")
 
 
-def test_coco_weights_are_refused_by_the_shapes_model_with_the_model_to_use(tmp_path):
+def test_other_classes_are_refused_by_the_plain_adapter(tmp_path):
     torch.save(YoloV10("n", 80).state_dict(), tmp_path / "w.pt")
-    with pytest.raises(InputError, match=r"have 80 classes, yolov10n has 8.*adapters.yolov10:coco_adapter"):
+    with pytest.raises(InputError, match="have 80 classes, yolov10n has 8"):
         adapter.build(tmp_path / "w.pt")
-    assert coco_adapter.build(tmp_path / "w.pt").classes == 80
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "w.pt")
     with pytest.raises(InputError, match="not a YOLOv10 state dict"):
         adapter.build(tmp_path / "w.pt")
+
+
+def save(network, path, facts=None):
+    """Weights with facts in either form of file."""
+    state = {k: v.contiguous() for k, v in network.state_dict().items()}
+    if path.suffix == ".safetensors":
+        save_file(state, path, metadata={"parity": json.dumps(facts)} if facts is not None else None)
+    else:
+        torch.save({"model": state, **({"parity": facts} if facts is not None else {})}, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_the_facts_beside_the_weights_decide_classes_and_size(tmp_path, suffix):
+    facts = {"class_names": ["fox", "owl", "elk"], "image_size": [96, 160], "model": "yolov10n"}
+    path = save(YoloV10("n", 3), tmp_path / f"w{suffix}", facts)
+    fitted = adapter.fitted(path)
+    assert (fitted.spec.name, fitted.spec.class_names, fitted.spec.image_hw) == (
+        "yolov10n",
+        ("fox", "owl", "elk"),
+        (96, 160),
+    )
+    assert [t.shape for t in fitted.spec.inputs] == [("batch", 3, 96, 160)]
+    anchors = 12 * 20 + 6 * 10 + 3 * 5
+    assert [t.shape for t in fitted.spec.outputs] == [("batch", 4, anchors), ("batch", 3, anchors)]
+    feeds, _ = fitted.preprocess(np.zeros((50, 80, 3), np.uint8))
+    boxes, scores = fitted.build(path)(torch.from_numpy(feeds["images"]))
+    assert (tuple(boxes.shape), tuple(scores.shape)) == ((1, 4, anchors), (1, 3, anchors))
+    assert fitted.spec.default_weights == path
+    assert fitted.spec.preprocess_goldens is None
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_80_classes_without_facts_are_those_of_coco_at_640_px(tmp_path, suffix):
+    spec = adapter.fitted(save(YoloV10("n", 80), tmp_path / f"w{suffix}")).spec
+    assert (spec.name, spec.class_names, spec.image_hw, spec.default_fixtures) == (
+        "yolov10n",
+        COCO_NAMES,
+        (640, 640),
+        "coco128",
+    )
+    sized = adapter.fitted(save(YoloV10("n", 80), tmp_path / f"v{suffix}", {"image_size": [320, 320]})).spec
+    assert (sized.class_names, sized.image_hw) == (COCO_NAMES, (320, 320))
+
+
+def test_as_many_classes_as_the_registered_model_are_its_own(tmp_path):
+    assert adapter.fitted(save(YoloV10("n", 8), tmp_path / "w.pt")) is adapter
+    assert adapter.fitted(adapter.spec.default_weights) is adapter
+    assert adapter_s.fitted(save(YoloV10("s", 80), tmp_path / "v.pt")) is adapter_s
+
+
+def test_other_classes_without_names_are_refused_with_what_to_do(tmp_path):
+    with pytest.raises(InputError, match=r"have 5 classes and do not say which.*parity train.*metadata="):
+        adapter.fitted(save(YoloV10("n", 5), tmp_path / "w.safetensors"))
+
+
+def test_names_that_are_not_as_many_as_the_classes_are_refused(tmp_path):
+    path = save(YoloV10("n", 5), tmp_path / "w.safetensors", {"class_names": ["fox"]})
+    with pytest.raises(InputError, match="name 1 classes and have 5"):
+        adapter.fitted(path)
+
+
+def test_a_size_that_the_strides_do_not_divide_is_refused(tmp_path):
+    path = save(YoloV10("n", 1), tmp_path / "w.safetensors", {"class_names": ["fox"], "image_size": [100, 96]})
+    with pytest.raises(InputError, match="image_size 100 x 96 is no multiple of 32"):
+        adapter.fitted(path)
+
+
+@pytest.mark.parametrize("method", ["fitted", "build"])
+def test_weights_of_another_variant_are_refused_by_name(tmp_path, method):
+    with torch.device("meta"):
+        states = {v: YoloV10(v, 80).state_dict() for v in "sl"}
+    for variant, other in (("s", adapter), ("l", adapter_b)):
+        path = tmp_path / f"{variant}.pt"
+        torch.save({k: torch.zeros((), dtype=torch.float16).expand(v.shape) for k, v in states[variant].items()}, path)
+        with pytest.raises(
+            InputError, match=rf"belong to yolov10{variant}, not to {other.spec.name}\. Type: --models yolov10{variant}"
+        ):
+            getattr(other, method)(path)
+
+
+def test_weights_whose_batch_norms_were_folded_are_refused(tmp_path, state):
+    folded = {k: v for k, v in state.items() if ".bn." not in k}
+    folded["model.0.conv.bias"] = torch.zeros(16)
+    save_file(folded, tmp_path / "w.safetensors")
+    for method in (adapter.fitted, adapter.build):
+        with pytest.raises(InputError, match="save the state dict before fusing"):
+            method(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("longer", "hint"), [("model.", "carry the prefix 'model.'"), ("", "lack the leading 'model.'")]
+)
+def test_a_prefix_too_many_or_too_few_is_named(tmp_path, state, longer, hint):
+    save_file(
+        {longer + k if longer else k.removeprefix("model."): v for k, v in state.items()}, tmp_path / "w.safetensors"
+    )
+    with pytest.raises(InputError, match=hint):
+        adapter.fitted(tmp_path / "w.safetensors")
+
+
+def test_counters_that_nothing_reads_may_be_absent_but_not_in_part(tmp_path, state):
+    without = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    save_file(without, tmp_path / "w.safetensors")
+    save_file(state, tmp_path / "v.safetensors")
+    one, other = (adapter.build(tmp_path / f"{name}.safetensors") for name in "wv")
+    images = torch.rand(1, 3, 64, 64)
+    assert all(torch.equal(a, b) for a, b in zip(one(images), other(images), strict=True))
+    save_file({**without, "model.0.bn.num_batches_tracked": torch.tensor(0)}, tmp_path / "u.safetensors")
+    with pytest.raises(InputError, match="num_batches_tracked"):
+        adapter.build(tmp_path / "u.safetensors")
+
+
+def test_an_onnx_file_with_facts_decides_and_one_without_changes_nothing(tmp_path):
+    graph = onnx.helper.make_graph([], "empty", [], [])
+    model = onnx.helper.make_model(graph)
+    onnx.save(model, tmp_path / "plain.onnx")
+    assert adapter.fitted(tmp_path / "plain.onnx") is adapter
+    onnx.helper.set_model_props(model, {"parity": json.dumps({"class_names": ["fox"], "image_size": [64, 96]})})
+    onnx.save(model, tmp_path / "m.onnx")
+    spec = adapter.fitted(tmp_path / "m.onnx").spec
+    assert (spec.class_names, spec.image_hw) == (("fox",), (64, 96))
 
 
 def test_the_exported_graph_equals_torch_at_batch_one_and_four(tmp_path, trained, small):

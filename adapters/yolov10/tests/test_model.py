@@ -10,8 +10,9 @@ import torch
 
 from adapters._shared.synthetic import make_entry, make_image
 from adapters.yolov10 import adapter
-from adapters.yolov10.model import VARIANTS, YoloV10
+from adapters.yolov10.model import YoloV10
 from adapters.yolov10.process import select
+from adapters.yolov10.variants import VARIANTS
 from bench.errors import UsageError
 
 GOLDEN = Path(__file__).parents[3] / "fixtures" / "goldens" / "yolov10n_320"
