@@ -20,7 +20,7 @@ class Conv(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(c_out, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
+        self.bn: nn.Module = nn.BatchNorm2d(c_out, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
         self.act = nn.SiLU() if activate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,12 +49,14 @@ class RepVGGDW(nn.Module):
     def __init__(self, c: int) -> None:
         super().__init__()
         self.conv = Conv(c, c, 7, groups=c, activate=False)
-        self.conv1 = Conv(c, c, 3, groups=c, activate=False)
+        self.conv1: Conv | None = Conv(c, c, 3, groups=c, activate=False)
+        """None once it was added to ``conv``, see `fuse.fused`."""
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """Keep the shape."""
-        return self.act(self.conv(x) + self.conv1(x))
+        y = self.conv(x)
+        return self.act(y if self.conv1 is None else y + self.conv1(x))
 
 
 class CIB(nn.Module):
