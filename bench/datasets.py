@@ -1,13 +1,14 @@
 """Readers of ground truth: COCO json, and folders of plain images. YOLO text folders are in ``bench.yolo``.
 
 Every fault is an InputError that names file, list, index and field. What is odd but usable (zero width, an annotation
-id of 0) goes to the log ``bench``.
+id of 0, an image listed twice) goes to the log ``bench``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fingerprint", "read_coco", "read_plain_images", "read_yolo"]
 
+_log = logging.getLogger("bench")
 _SEPARATORS = frozenset("/\\:")
 
 
@@ -153,7 +155,7 @@ def _list(path: Path, content: Mapping[str, Any], field: str) -> list[dict[str, 
 
 def _samples(path: Path, entries: list[dict[str, Any]], images: Path | None) -> tuple[Sample, ...]:
     seen: dict[int, int] = {}
-    samples, missing = [], []
+    samples, missing, translated = [], [], 0
     folder = f"{images or Path()}/"  # one path is parsed per image, where a joined one takes two
     plain = _all_plain(entries)
     for index, entry in enumerate(entries):
@@ -162,7 +164,11 @@ def _samples(path: Path, entries: list[dict[str, Any]], images: Path | None) -> 
         image_id, name = entry["id"], entry["file_name"]
         file = Path(folder + name)
         if images is not None and not file.is_file():
-            missing.append((index, name))
+            other = Path(folder + name.replace("\\", "/"))
+            if other != file and other.is_file():
+                file, translated = other, translated + 1
+            else:
+                missing.append((index, name))
         camera = _camera(f"{path}: images[{index}]", entry.get("camera"))
         samples.append(
             Sample(image_id=image_id, path=file, width=entry["width"], height=entry["height"], camera=camera)
@@ -173,6 +179,11 @@ def _samples(path: Path, entries: list[dict[str, Any]], images: Path | None) -> 
             f"{path}: images[{index}].file_name: {name!r} is listed but is not in {images} "
             f"({len(missing)} of {len(entries)} images are missing). Add the files, or take them out of the list."
         )
+    if translated:
+        _log.info("%s: %d file names with Windows separators are read with /", path, translated)
+    repeated = len(entries) - len({entry["file_name"] for entry in entries})
+    if repeated:
+        _log.warning("%s: %d images are listed again under another id; each counts as an image", path, repeated)
     return tuple(sorted(samples, key=lambda s: s.image_id))
 
 

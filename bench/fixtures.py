@@ -1,8 +1,7 @@
 """Fixture sets by name or by folder, and what evaluation needs from one.
 
 Names are those of the manifests in ``fixtures/``: the generated set ``shapes``, and real sets below ``PARITY_DATA``.
-A folder needs no manifest: COCO layout (``annotations/*.json`` and ``images/``) or YOLO layout (``images/``,
-``labels/``, optional ``data.yaml``).
+A folder needs no manifest: its layout, COCO or YOLO, whole or in splits, is recognised by ``bench.layouts``.
 """
 
 from __future__ import annotations
@@ -12,14 +11,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.datasets import read_coco, read_plain_images, read_yolo
+from bench.datasets import read_coco
 from bench.errors import InputError, UsageError, did_you_mean
-from bench.images import IMAGE_SUFFIXES, image_size_hw, read_image_rgb
-from bench.manifests import list_manifests, load_manifest, manifest_file, open_registered
+from bench.folders import open_folder
+from bench.images import image_size_hw, read_image_rgb
+from bench.layouts import layout_of
+from bench.manifests import list_manifests, load_manifest, open_registered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from bench.errors import BenchError
     from bench.types import FixtureSet
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "list_fixtures",
     "read_image_rgb",
     "resolve",
+    "splits_of",
 ]
 
 _log = logging.getLogger("bench")
@@ -43,11 +46,11 @@ def resolve(name_or_dir: str, *, split: str = "val", progress: Callable[[int, in
 
     Args:
         name_or_dir: A registered name, a folder, or the path of a manifest (``.json``).
-        split: ``train``, ``calibration`` or ``val``. A folder has a single split and is used whole.
+        split: ``train``, ``calibration`` or ``val``. A folder without splits is used whole.
         progress: Called with (images done, images in all) while a generated set is rendered.
 
     Raises:
-        UsageError: No set of that name; the set has no such split.
+        UsageError: No set of that name; the set, or a folder that has splits, has no such split.
         InputError: The folder or one of its files cannot be used as it is.
     """
     known = list_manifests()
@@ -55,16 +58,28 @@ def resolve(name_or_dir: str, *, split: str = "val", progress: Callable[[int, in
         return _registered(known[name_or_dir], split, progress)
     path = Path(name_or_dir).expanduser()
     if path.is_dir():
-        return _folder(path.resolve(), split)
+        return open_folder(path.resolve(), split)
     if path.is_file() and path.suffix == ".json":
         return open_registered(path.resolve(), load_manifest(path.resolve()), split, base=path.resolve().parent)
-    if os.sep in name_or_dir or "/" in name_or_dir or name_or_dir.startswith("."):
-        raise InputError(
-            f"{name_or_dir}: no such folder. Give an existing folder or one of: {', '.join(sorted(known))}."
-        )
-    raise UsageError(
-        f"no fixture set is called {name_or_dir!r}.{did_you_mean(name_or_dir, known)} A folder is given by its path."
-    )
+    raise _unknown(name_or_dir, known)
+
+
+def splits_of(name_or_dir: str) -> tuple[str, ...]:
+    """Names of the splits that a set has; none for a folder that is used whole. No image is read.
+
+    Raises:
+        UsageError: No set of that name.
+        InputError: The folder or manifest cannot be used as it is.
+    """
+    known = list_manifests()
+    path = Path(name_or_dir).expanduser()
+    if name_or_dir in known or (path.is_file() and path.suffix == ".json"):
+        facts = load_manifest(known.get(name_or_dir, path))
+        return tuple(facts["splits"])
+    if path.is_dir():
+        layout = layout_of(path.resolve())
+        return tuple(dict.fromkeys((*layout.splits, *layout.missing)))
+    raise _unknown(name_or_dir, known)
 
 
 def category_ids(class_names: Sequence[str], fixtures: FixtureSet) -> tuple[int, ...]:
@@ -104,6 +119,16 @@ def category_ids(class_names: Sequence[str], fixtures: FixtureSet) -> tuple[int,
     return tuple(by_name[n] for n in class_names)
 
 
+def _unknown(name_or_dir: str, known: Iterable[str]) -> BenchError:
+    if os.sep in name_or_dir or "/" in name_or_dir or name_or_dir.startswith("."):
+        return InputError(
+            f"{name_or_dir}: no such folder. Give an existing folder or one of: {', '.join(sorted(known))}."
+        )
+    return UsageError(
+        f"no fixture set is called {name_or_dir!r}.{did_you_mean(name_or_dir, known)} A folder is given by its path."
+    )
+
+
 def _registered(path: Path, split: str, progress: Callable[[int, int], None] | None) -> FixtureSet:
     """Open a set of our own manifests: render it, or read it below ``PARITY_DATA``."""
     from bench.paths import data_dir
@@ -121,51 +146,4 @@ def _registered(path: Path, split: str, progress: Callable[[int, int], None] | N
         split=split,
         origin=facts["origin"],
         sha256=set_sha256(split),
-    )
-
-
-def _folder(root: Path, split: str) -> FixtureSet:
-    """Open a folder by its layout; for calibration a folder of plain images will do."""
-    name = root.name
-    annotations = _coco_json(root)
-    if annotations is not None:
-        return read_coco(annotations, _coco_images(root, annotations), name=name, split=split)
-    if (root / "images").is_dir() and (root / "labels").is_dir():
-        return read_yolo(root, name=name, split=split)
-    if split == "calibration":
-        for images in (root / "images", root):
-            if images.is_dir() and any(p.suffix.lower() in IMAGE_SUFFIXES for p in images.iterdir()):
-                return read_plain_images(images, name=name, split=split)
-    raise InputError(
-        f"{root}: neither COCO (looked for annotations/instances.json, another json in annotations/, annotations.json) "
-        "nor YOLO layout (looked for images/ and labels/). Give the folder that holds these."
-    )
-
-
-def _coco_json(root: Path) -> Path | None:
-    """Choose the ground truth of a folder; panoptic and caption files are not box ground truth."""
-    for preferred in (root / "annotations" / "instances.json", root / "annotations.json"):
-        if preferred.is_file():
-            return preferred
-    found = sorted((root / "annotations").glob("*.json")) if (root / "annotations").is_dir() else []
-    found = [p for p in found if not p.name.startswith(("panoptic", "captions", "stuff", "image_info"))]
-    if len(found) > 1:
-        found = [p for p in found if p.name.startswith("instances")] or found
-    if len(found) > 1:
-        raise InputError(
-            f"{root / 'annotations'}: several ground-truth files ({', '.join(p.name for p in found)}). Name the one to "
-            "use instances.json, or point at it with a manifest: " + manifest_file(root.name)
-        )
-    return found[0] if found else None
-
-
-def _coco_images(root: Path, annotations: Path) -> Path:
-    """Find the image folder: ``images/``, or as COCO unpacks it: ``val2017/`` beside ``instances_val2017.json``."""
-    suffix = annotations.stem.rpartition("_")[2]
-    candidates = [root / "images" / suffix, root / "images", root / suffix]
-    for folder in candidates:
-        if folder.is_dir():
-            return folder
-    raise InputError(
-        f"{root}: {annotations.name} has no images beside it; looked for {candidates[1]} and {candidates[2]}."
     )

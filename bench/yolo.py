@@ -21,24 +21,33 @@ if TYPE_CHECKING:
 _log = logging.getLogger("bench")
 _EDGE = 1e-3
 """Slack on 0 and 1: labels are written with few digits."""
+_NO_LABELS = frozenset(("classes.txt", "notes.txt", "readme.txt"))
+"""Texts that labelling tools put beside the labels."""
 
 
-def read_yolo(root: Path, *, name: str, split: str, origin: str = "") -> FixtureSet:
+def read_yolo(
+    root: Path, *, name: str, split: str, origin: str = "", images: Path | None = None, labels: Path | None = None
+) -> FixtureSet:
     """Read a YOLO folder into COCO's words.
 
     Label k becomes category k + 1. Image ids are the file stems where all of them are numbers (``000000000139.jpg`` is
     image 139, as in COCO), else they count from 1 in the order of file names. ``area`` is the box's width times height.
+    An image without a label file, or with an empty one, is background. Odd but usable truth goes to the log, counted.
 
     Args:
-        root: Folder that holds ``images`` and ``labels``.
+        root: Folder that holds ``images``, ``labels`` and ``data.yaml``.
         name: Name of the set.
         split: ``train``, ``calibration`` or ``val``.
         origin: Where the set comes from.
+        images: Folder of the images where it is not ``root / "images"``.
+        labels: Folder of the labels where it is not ``root / "labels"``.
 
     Raises:
-        InputError: A malformed line (named as file:line), a class without a name, an unreadable image, no image.
+        InputError: A malformed line (named as file:line), a class without a name, an unreadable image, no image, or
+            labels of which none belongs to an image.
     """
-    paths = _image_paths(root / "images")
+    paths = _image_paths(images or root / "images")
+    label_files = _label_files(labels or root / "labels", paths)
     names, counted = _class_names(root / "data.yaml")
     samples: list[Sample] = []
     annotations: list[dict[str, Any]] = []
@@ -47,8 +56,8 @@ def read_yolo(root: Path, *, name: str, split: str, origin: str = "") -> Fixture
         height, width = image_size_hw(path)
         samples.append(Sample(image_id=image_id, path=path, width=width, height=height))
         digest.update(f"{path.name} {sha256_file(path)}\n".encode())
-        label_file = root / "labels" / f"{path.stem}.txt"
-        if not label_file.is_file():
+        label_file = label_files.get(path.stem)
+        if label_file is None:
             continue
         digest.update(f"{label_file.name} {sha256_file(label_file)}\n".encode())
         for label, bbox_xywh in read_labels(label_file, (height, width), class_count=counted):
@@ -142,6 +151,36 @@ def _image_paths(folder: Path) -> list[Path]:
     return paths
 
 
+def _label_files(folder: Path, images: list[Path]) -> dict[str, Path]:
+    """Stem -> label file, for images that have one.
+
+    Raises:
+        InputError: there are labels, and none of them belongs to an image.
+    """
+    if not folder.is_dir():
+        return {}
+    stems = {p.stem for p in images}
+    found = {p.stem: p for p in sorted(folder.glob("*.txt")) if p.stem in stems or p.name.lower() not in _NO_LABELS}
+    strangers = [p.name for stem, p in found.items() if stem not in stems]
+    if strangers and len(strangers) == len(found):
+        raise InputError(
+            f"{folder}: none of its {len(found)} label files (the first is {strangers[0]}) belongs to an image in "
+            f"{images[0].parent} (the first is {images[0].name}). Labels have the name of their image and .txt."
+        )
+    if strangers:
+        _log.warning(
+            "%s: %d label files have no image in %s, the first is %s",
+            folder,
+            len(strangers),
+            images[0].parent,
+            strangers[0],
+        )
+    bare = len(stems - found.keys())
+    if bare:
+        _log.info("%s: %d of %d images have no label file: background", images[0].parent, bare, len(images))
+    return {stem: path for stem, path in found.items() if stem in stems}
+
+
 def _image_ids(paths: list[Path]) -> list[int]:
     if all(p.stem.isascii() and p.stem.isdigit() for p in paths):
         ids = [int(p.stem) for p in paths]
@@ -150,10 +189,14 @@ def _image_ids(paths: list[Path]) -> list[int]:
     return list(range(1, len(paths) + 1))
 
 
-def _class_names(path: Path) -> tuple[list[str] | None, int | None]:
-    """Return the names and their count; without names the count ``nc``; (None, None) when the file says neither."""
+def read_data_yaml(path: Path) -> dict[Any, Any]:
+    """Read ``data.yaml``; an absent file is an empty mapping.
+
+    Raises:
+        InputError: Not YAML, or no mapping.
+    """
     if not path.is_file():
-        return None, None
+        return {}
     import yaml
 
     try:
@@ -162,6 +205,12 @@ def _class_names(path: Path) -> tuple[list[str] | None, int | None]:
         raise InputError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping with 'names', a list or a mapping from class number to name.")
+    return content
+
+
+def _class_names(path: Path) -> tuple[list[str] | None, int | None]:
+    """Return the names and their count; without names the count ``nc``; (None, None) when the file says neither."""
+    content = read_data_yaml(path)
     count = content.get("nc")
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
         raise InputError(f"{path}: nc must be a whole number of at least 1, not {count!r}.")
