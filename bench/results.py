@@ -109,6 +109,45 @@ class AccuracyResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PoseNumber:
+    """One number of the poses of a cell, and its difference to the reference's."""
+
+    name: str
+    """For example ``rotation_median_deg``."""
+    unit: Literal["deg", "m", "share"]
+    higher_is_better: bool
+    value: float | None
+    """None where nothing was matched (of medians and means), or no object has this truth."""
+    reference: float | None = None
+    delta: float | None = None
+    """Candidate - reference."""
+    ci95: tuple[float, float] | None = None
+    """95 % percentile interval of the paired bootstrap over images, over the resamples that AP's is from."""
+    margin: float | None = None
+    """Allowed change for the worse, positive; None for a number that is told and not judged."""
+    verdict: Literal["passed", "failed", "suspicious", "undecided", "not judged", "reference"] = "not judged"
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoseResult:
+    """How far off the poses of the detected objects are."""
+
+    images: int
+    iou: float
+    """Overlap from which on a detection of the class takes an object."""
+    objects: int
+    """With a true pose, crowd regions not counted."""
+    matched: int
+    broken: Mapping[str, int]
+    """Quantity -> matched objects whose prediction is not finite, or no rotation: they count as the worst."""
+    numbers: tuple[PoseNumber, ...]
+    verdict: Literal["passed", "failed", "suspicious", "undecided", "reference"]
+    """The worst of the judged numbers'."""
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimingCheck:
     """Whether what was timed is what was scored."""
 
@@ -317,6 +356,8 @@ class CellResult:
     observed: Observed | None = None
     parity: tuple[ParityResult, ...] = ()
     accuracy: AccuracyResult | None = None
+    pose: PoseResult | None = None
+    """None where the model finds no pose, or the set has no truth of one."""
     speed: SpeedResult | None = None
     memory: Mapping[str, float | None] | None = None
     """``peak_rss_mb`` and ``device_mb``."""

@@ -23,7 +23,7 @@ from bench.scoring.protocol import RECALL_POINTS, THRESHOLDS
 from bench.scoring.significance import holm, percentile_interval, two_sided_p
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from bench.scoring.events import Resampler
     from bench.scoring.matched import Matched
@@ -117,6 +117,16 @@ def paired_bootstrap(
     )
 
 
+def resample_weights(images: int, resamples: int, seed: int) -> Iterator[Array]:
+    """Yield (I,) int32 of each resample: how often an image was drawn. One seed gives one sequence, for every number.
+
+    Images are in ascending order of their ids.
+    """
+    generator = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield np.bincount(generator.integers(0, images, images), minlength=images).astype(np.int32)
+
+
 def draw_deltas(
     reference: Matched,
     candidate: Matched,
@@ -131,10 +141,8 @@ def draw_deltas(
     images, categories = len(reference.images), len(reference.class_ap)
     found = {stat.name: np.full(resamples, np.nan) for area in areas for stat in area.stats}
     classes = np.full((resamples, categories), np.nan)
-    generator = np.random.default_rng(seed)
     step = max(resamples // 100, 1)
-    for b in range(resamples):
-        weights = np.bincount(generator.integers(0, images, images), minlength=images).astype(np.int32)
+    for b, weights in enumerate(resample_weights(images, resamples, seed)):
         for area in areas:
             area.weigh(weights)
             for name, value in area.differences().items():
