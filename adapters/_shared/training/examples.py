@@ -6,7 +6,6 @@ Pixel edges throughout: a box from 0 to W covers the whole width. H, W of an ima
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
@@ -42,7 +41,7 @@ class Example:
     """(N, 4) float32, pixels of this image."""
     labels: Array
     """(N,) int64."""
-    attributes: Mapping[str, Array] = field(default_factory=lambda: MappingProxyType({}))
+    attributes: Mapping[str, Array] = field(default_factory=dict)
     """Further columns by name, N rows each."""
     image_id: int = -1
     """Of the fixture set; of the first image where several are joined."""
