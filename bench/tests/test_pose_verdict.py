@@ -84,10 +84,15 @@ def test_a_gain_beyond_the_margin_is_suspicious():
 
 
 def test_a_difference_that_the_images_cannot_place_is_undecided():
-    at_the_margin = {"degrees": 6 * (1 + ERROR_MARGINS["fp32"]), "depth_share": 0.04, "shift_px": 3}
-    result = judged(measured(SET, like=REFERENCE, **at_the_margin), REFERENCE)
+    result = judged(measured(SET, like=REFERENCE, seed=3, degrees=6, depth_share=0.04, shift_px=3), REFERENCE)
     assert result.verdict == "undecided"
     assert "cannot decide" in result.reason
+
+
+def test_errors_of_equal_size_are_not_called_different_because_there_are_several_numbers():
+    how = {"degrees": 6, "depth_share": 0.04, "shift_px": 3}
+    words = [judged(measured(SET, like=REFERENCE, seed=s, **how), REFERENCE).verdict for s in range(2, 14)]
+    assert words.count("failed") + words.count("suspicious") <= 1
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
