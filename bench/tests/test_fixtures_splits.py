@@ -270,3 +270,17 @@ def test_registered_sets_name_their_splits():
     assert set(splits_of("shapes")) == {"train", "calibration", "val"}
     with pytest.raises(UsageError, match="Did you mean 'shapes'"):
         splits_of("shapse")
+
+
+def test_data_yaml_comes_before_the_folder_of_that_word(root):
+    put_yolo(root / "images" / "val", root / "labels" / "val", "old")
+    put_yolo(root / "second" / "images", root / "second" / "labels", "b")
+    (root / "data.yaml").write_text("names: [dog]\nval: second/images\n")
+    assert names(resolve(str(root))) == ["b.png"]
+
+
+def test_split_folders_without_any_labels_are_no_ground_truth(root):
+    put_image(root / "images" / "train" / "a.png")
+    put_image(root / "images" / "val" / "b.png")
+    with pytest.raises(InputError, match="neither COCO .* nor YOLO layout"):
+        resolve(str(root))

@@ -7,8 +7,7 @@ Whatever is not taken over is said in the note.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -85,8 +84,8 @@ def load_weights(
     notes = [
         fitted.note,
         *(
-            f"{words} absent, started from its counterpart"
-            for words, keys in started.items()
+            f"{prefix} absent, started from {(copies or {})[prefix]}"
+            for prefix, keys in started.items()
             if set(keys) & set(copied)
         ),
         *(f"{part} absent, initial values kept" for part in missing),
@@ -234,12 +233,8 @@ def freeze(network: nn.Module, pattern: str, groups: Mapping[str, tuple[str, ...
         UsageError: Nothing is called so, or nothing would be left to learn.
     """
     learning = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    words = [word.strip() for word in pattern.split(",")]
-    if all(word in groups for word in words):
-        prefixes = tuple(prefix for word in words for prefix in groups[word])
-        frozen = {name for name in learning if name.startswith(prefixes)}
-    else:
-        frozen = _matching(pattern, learning, groups)
+    chosen = _choice(pattern, groups)
+    frozen = {name for name in learning if chosen(name)}
     if not frozen:
         raise UsageError(f"--freeze {pattern}: no parameter that learns is called so.{did_you_mean(pattern, groups)}")
     if len(frozen) == len(learning):
@@ -249,7 +244,7 @@ def freeze(network: nn.Module, pattern: str, groups: Mapping[str, tuple[str, ...
         )
     for name in frozen:
         learning[name].requires_grad_(False)
-    held = list(_batch_norms(network, frozen))
+    held = [m for name, m in network.named_modules() if isinstance(m, _BatchNorm) and _is_frozen(name, m, chosen)]
     for module in held:
         module.eval()
         module.register_forward_pre_hook(_hold_in_eval)
@@ -261,22 +256,30 @@ def freeze(network: nn.Module, pattern: str, groups: Mapping[str, tuple[str, ...
     )
 
 
-def _matching(pattern: str, names: Iterable[str], groups: Mapping[str, tuple[str, ...]]) -> set[str]:
+def _choice(pattern: str, groups: Mapping[str, tuple[str, ...]]) -> Callable[[str], bool]:
+    """Whether a parameter's name is meant by a list of groups or by a regular expression."""
+    words = [word.strip() for word in pattern.split(",")]
+    strangers = [word for word in words if word not in groups]
+    if not strangers:
+        prefixes = tuple(prefix for word in words for prefix in groups[word])
+        return lambda name: name.startswith(prefixes)
+    if len(strangers) < len(words):
+        raise UsageError(
+            f"--freeze {pattern}: no group is called {strangers[0]!r}.{did_you_mean(strangers[0], groups)}"
+        )
     try:
         expression = re.compile(pattern)
     except re.error as error:
         raise UsageError(
             f"--freeze {pattern}: neither a group nor a regular expression ({error}).{did_you_mean(pattern, groups)}"
         ) from error
-    return {name for name in names if expression.search(name)}
+    return lambda name: expression.search(name) is not None
 
 
-def _batch_norms(network: nn.Module, frozen: AbstractSet[str]) -> Iterator[_BatchNorm]:
-    for name, module in network.named_modules():
-        if isinstance(module, _BatchNorm):
-            own = [f"{name}.{part}" if name else part for part, _ in module.named_parameters(recurse=False)]
-            if own and frozen >= set(own):
-                yield module
+def _is_frozen(name: str, norm: _BatchNorm, chosen: Callable[[str], bool]) -> bool:
+    """Whether all parameters of a batch norm are meant; of one without parameters, its statistics."""
+    parts = [part for part, _ in norm.named_parameters(recurse=False)] or ["running_mean"]
+    return all(chosen(f"{name}.{part}" if name else part) for part in parts)
 
 
 def _hold_in_eval(module: nn.Module, _inputs: tuple[Tensor, ...]) -> None:
