@@ -210,7 +210,7 @@ def _all_plain(entries: list[dict[str, Any]]) -> bool:
     return (
         {*map(type, ids), *map(type, widths), *map(type, heights)} <= {int}
         and len(set(ids)) == len(ids)
-        and min(*widths, *heights, 1) >= 1
+        and min((*widths, *heights, 1)) >= 1
         and set(map(type, names)) <= {str}
         and all(names)
         and _SEPARATORS.isdisjoint("".join(names))
@@ -237,7 +237,7 @@ def _refuse_outside(where: str, name: str) -> None:
     if not _SEPARATORS.intersection(name) and name != "..":
         return
     for pure in (PurePosixPath(name), PureWindowsPath(name)):
-        if pure.is_absolute() or pure.drive or ".." in pure.parts:
+        if pure.root or pure.drive or ".." in pure.parts:
             raise InputError(f"{where}.file_name: {name!r} leaves the images folder. Use a name relative to it.")
 
 

@@ -345,3 +345,121 @@ def _with_camera(tmp_path, camera):
     path = tmp_path / "truth.json"
     path.write_text(json.dumps({"images": [image], "annotations": [], "categories": [{"id": 1, "name": "a"}]}))
     return read_coco(path, None, name="n", split="val")
+
+
+def test_truth_without_images_is_an_empty_set_and_no_crash(coco):
+    found = read_coco(*coco({("images",): [], ("annotations",): []}), name="x", split="val")
+    assert (found.samples, found.annotations, len(found.categories)) == ((), (), 2)
+
+
+def test_annotations_of_images_that_are_not_listed_are_refused(coco):
+    with pytest.raises(InputError, match=r"annotations\[0\]\.image_id: 7 is not in the list of images"):
+        read_coco(*coco({("images",): TRUTH["images"][1:]}), name="x", split="val")
+
+
+def test_windows_separators_in_file_names_are_read_and_said(coco, caplog):
+    with caplog.at_level(logging.INFO, "bench"):
+        found = read_coco(*coco({("images", 1, "file_name"): "sub\\a.png"}), name="x", split="val")
+    assert found.samples[0].path.name == "a.png"
+    assert "1 file names with Windows separators are read with /" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name", ["C:\\photos\\a.png", "C:a.png", "\\\\host\\share\\a.png", "\\a.png", "sub\\..\\..\\a.png"]
+)
+def test_windows_paths_that_leave_the_folder_are_refused(coco, name):
+    with pytest.raises(InputError, match=r"images\[0\]\.file_name: .* leaves the images folder"):
+        read_coco(*coco({("images", 0, "file_name"): name}), name="x", split="val")
+
+
+def test_an_image_listed_twice_counts_twice_and_is_said(coco, caplog):
+    with caplog.at_level(logging.WARNING, "bench"):
+        found = read_coco(*coco({("images", 0, "file_name"): "sub/a.png"}), name="x", split="val")
+    assert [s.path.name for s in found.samples] == ["a.png", "a.png"]
+    assert "1 images are listed again under another id" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["Käse.png", "写真.png", "🐕 dog.png", "e\u0301.png"])
+def test_names_beyond_ascii_are_read_in_both_formats(coco, yolo, tmp_path, name):
+    put_image(tmp_path / "images" / name)
+    found = read_coco(*coco({("images", 0, "file_name"): name}), name="x", split="val")
+    assert found.samples[1].path.name == name
+    root = yolo({Path(name).stem: "0 .5 .5 .5 .5"}, "names: ['犬']\n")
+    found = read_yolo(root, name="x", split="val")
+    assert [s.path.name for s in found.samples if found.annotations[0]["image_id"] == s.image_id] == [name]
+    assert found.categories[0]["name"] == "犬"
+
+
+def test_boxes_beyond_the_image_and_duplicates_are_kept_for_evaluation_as_pycocotools_keeps_them(coco):
+    beyond, twice = [-5.0, -5.0, 400.0, 400.0], {**TRUTH["annotations"][0], "id": 99}
+    found = read_coco(*coco({("annotations", 1, "bbox"): beyond}), name="x", split="val")
+    assert found.annotations[1]["bbox"] == beyond
+    found = read_coco(*coco({("annotations",): [TRUTH["annotations"][0], twice]}), name="x", split="val")
+    assert len(found.annotations) == 2
+
+
+def test_yolo_boxes_that_reach_over_the_edge_and_duplicates_are_kept_and_zero_area_is_logged(yolo, caplog):
+    root = yolo({"a": "0 .05 .5 .5 .5\n0 .05 .5 .5 .5\n0 .5 .5 0 .5\n"})
+    with caplog.at_level(logging.WARNING, "bench"):
+        found = read_yolo(root, name="x", split="val")
+    assert [a["bbox"][0] for a in found.annotations] == pytest.approx([-8, -8, 20])
+    assert "a.txt:3: the box has no width or no height" in caplog.text
+
+
+def test_images_without_labels_are_background_and_counted(yolo, caplog):
+    with caplog.at_level(logging.INFO, "bench"):
+        found = read_yolo(yolo({"a": None, "b": "", "c": "0 .5 .5 .5 .5"}), name="x", split="val")
+    assert (len(found.samples), len(found.annotations)) == (3, 1)
+    assert "images: 1 of 3 images have no label file: background" in caplog.text
+
+
+def test_labels_without_images_are_counted_and_refused_when_there_are_no_others(yolo, caplog):
+    root = yolo({"a": "0 .5 .5 .5 .5"})
+    for name in ("lost.txt", "classes.txt"):
+        (root / "labels" / name).write_text("0 .5 .5 .5 .5\n")
+    with caplog.at_level(logging.WARNING, "bench"):
+        assert len(read_yolo(root, name="x", split="val").annotations) == 1
+    assert "labels: 1 label files have no image in" in caplog.text
+    assert "lost.txt" in caplog.text
+    (root / "labels" / "a.txt").rename(root / "labels" / "a.png.txt")
+    with pytest.raises(InputError, match=r"none of its 2 label files \(the first is a\.png\.txt\) belongs to an image"):
+        read_yolo(root, name="x", split="val")
+
+
+def test_an_image_called_classes_keeps_its_labels(yolo):
+    assert len(read_yolo(yolo({"classes": "0 .5 .5 .5 .5"}), name="x", split="val").annotations) == 1
+
+
+def odd_images(folder):
+    """Grey, 16-bit, CMYK and EXIF-rotated files of 40 x 24 pixels as people see them."""
+    from PIL import Image
+
+    folder.mkdir()
+    rows = np.linspace(0, 255, 24 * 40).reshape(24, 40)
+    cv2.imwrite(str(folder / "grey.png"), rows.astype(np.uint8))
+    cv2.imwrite(str(folder / "deep.png"), (rows * 257).astype(np.uint16))
+    Image.fromarray(np.dstack([rows.astype(np.uint8)] * 4), "CMYK").save(folder / "print.jpg")
+    turned = Image.fromarray(np.zeros((40, 24, 3), np.uint8))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # turn by 90 degrees to see it upright
+    turned.save(folder / "turned.jpg", exif=exif)
+
+
+def test_grey_deep_print_and_turned_images_have_the_size_that_people_see(tmp_path):
+    pytest.importorskip("PIL")
+    odd_images(tmp_path / "images")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "turned.txt").write_text("0 .5 .5 .5 .5")
+    found = read_yolo(tmp_path, name="x", split="val")
+    assert {(s.path.name, s.width, s.height) for s in found.samples} == {
+        (name, 40, 24) for name in ("grey.png", "deep.png", "print.jpg", "turned.jpg")
+    }
+    assert found.annotations[0]["bbox"] == [10, 6, 20, 12]
+
+
+def test_a_truncated_image_of_a_yolo_set_is_refused_by_name(yolo):
+    root = yolo({"a": "", "b": ""})
+    data = (root / "images" / "b.png").read_bytes()
+    (root / "images" / "b.png").write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=r"b\.png: truncated after \d+ bytes"):
+        read_yolo(root, name="x", split="val")
