@@ -11,8 +11,9 @@ from bench.compare import compare_preprocess, compare_tensors, tensor_budget, te
 from bench.explaining import agreements, kept_agreement, set_beside_fp32
 from bench.goldens import committed_row
 from bench.matching import ImageDifference, compare_predictions
+from bench.posing import judge_pose
 from bench.record import artifact_record, observed
-from bench.results import AccuracyResult, CellResult, ParityResult, SpeedResult, TimingCheck
+from bench.results import AccuracyResult, CellResult, ParityResult, PoseResult, SpeedResult, TimingCheck
 from bench.scored import Scored, score_cells
 from bench.scoring import scorer_name
 from bench.speed import check_repeated_input, check_timed_outputs, judge_speed, output_limits
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 INCLUDES = (
     "one whole-graph step on resident inputs, then wait; not decoding, pre-processing, host copies or post-processing"
 )
-_FLIPS_FOR = ("accuracy", "agreement", "parity", "min-ap")
+_FLIPS_FOR = ("accuracy", "agreement", "parity", "min-ap", "pose")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,9 @@ def _judge(
             ),
         )
     accuracy = _accuracy(request, record, base, scored)
+    pose = _pose(request, record, base, scored)
     if record.blocked is not None:  # it ended while it was timed: what was found before stays in the row
-        return _blocked(replace(result, parity=parity, accuracy=accuracy), record, request, today)
+        return _blocked(replace(result, parity=parity, accuracy=accuracy, pose=pose), record, request, today)
     agreement = kept_agreement(agreement, parity, accuracy)
     emulated = planned.mode == "emulated"
     speed = _speed(
@@ -103,7 +105,8 @@ def _judge(
         emulated=emulated,
         wrong=is_wrong(agreement, accuracy)
         or any(p.passed is False for p in parity)
-        or (accuracy is not None and accuracy.verdict in ("failed", "suspicious")),
+        or (accuracy is not None and accuracy.verdict in ("failed", "suspicious"))
+        or (pose is not None and pose.verdict in ("failed", "suspicious")),
         noise=run.noise,
     )
     found = findings(
@@ -111,12 +114,21 @@ def _judge(
         parity=parity,
         agreement=agreement,
         accuracy=accuracy,
+        pose=pose,
         speed=speed,
         emulated=emulated,
         min_ap=request.min_ap,
         max_latency_ms=request.max_latency_ms,
     )
-    result = replace(result, parity=parity, accuracy=accuracy, agreement=agreement, speed=speed, findings=tuple(found))
+    result = replace(
+        result,
+        parity=parity,
+        accuracy=accuracy,
+        pose=pose,
+        agreement=agreement,
+        speed=speed,
+        findings=tuple(found),
+    )
     if not found:
         return replace(result, status="passed")
     first = found[0]
@@ -166,6 +178,24 @@ def _accuracy(request: Request, record: Record, base: _Reference, scored: Scored
         seed=request.seed,
         cross_check=scored.cross_check,
     )
+
+
+def _pose(request: Request, record: Record, base: _Reference, scored: Scored | None) -> PoseResult | None:
+    if scored is None or scored.posed is None:
+        return None
+    is_reference = record.planned.role == "reference"
+    reference = None if is_reference or base.scored is None else base.scored.posed
+    judged = judge_pose(
+        record.cell.precision,
+        scored.posed,
+        reference,
+        margins=request.margins,
+        resamples=request.resamples,
+        seed=request.seed,
+    )
+    if reference is None and not is_reference and judged.verdict == "reference":
+        return replace(judged, verdict="undecided", reason="The reference cell has no poses to compare with.")
+    return judged
 
 
 def _waive(result: CellResult, checks: Sequence[str], request: Request, today: datetime.date) -> CellResult:

@@ -189,7 +189,7 @@ class ParitySession:
 
 _GUARDS = {
     "parity": ("attestation", "parity"),
-    "accuracy": ("accuracy", "min-ap", "baseline-accuracy"),
+    "accuracy": ("accuracy", "pose", "min-ap", "baseline-accuracy"),
     "speed": ("timing", "max-latency", "baseline-speed"),
 }
 

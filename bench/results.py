@@ -334,7 +334,7 @@ class Finding:
     """Why a cell is not simply passed."""
 
     check: str
-    """``scorer``, ``attestation``, ``parity``, ``agreement``, ``timing``, ``accuracy``, ``min-ap``,
+    """``scorer``, ``attestation``, ``parity``, ``agreement``, ``timing``, ``accuracy``, ``pose``, ``min-ap``,
     ``max-latency``, ``baseline-accuracy`` or ``baseline-speed``."""
     status: Status
     reason: str

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bench.errors import InputError
+from bench.posing import measure, pose_truth
 from bench.scoring import cross_check, from_predictions, match
 
 if TYPE_CHECKING:
     from bench.modelrun import ModelRun, Record
+    from bench.posing import Posed
     from bench.results import CrossCheck
     from bench.scoring import Detections, Matched
 
@@ -22,6 +24,8 @@ class Scored:
     fault: str | None = None
     """Why the detections cannot be scored."""
     cross_check: CrossCheck | None = None
+    posed: Posed | None = None
+    """None where the model finds no pose or the set has no truth of one."""
 
 
 def score_cells(run: ModelRun, which: str) -> dict[str, Scored]:
@@ -48,12 +52,35 @@ def score_cells(run: ModelRun, which: str) -> dict[str, Scored]:
             continue
         tables[str(record.cell)] = table
         found[str(record.cell)] = Scored(matched=matched)
+    _measure_poses(run, tables, found)
     for name in _chosen(run.records, tables, which):
         of = found[name].matched
         if of is not None:
             check = cross_check(run.plan.fixtures, tables[name], of.stats, task=run.plan.spec.task)
-            found[name] = Scored(matched=of, cross_check=check)
+            found[name] = replace(found[name], cross_check=check)
     return found
+
+
+def _measure_poses(run: ModelRun, tables: dict[str, Detections], found: dict[str, Scored]) -> None:
+    """Add the poses of every cell; what the reference finds and a candidate lacks counts as wrong there."""
+    if not any(table.attributes or table.keypoints_xyv is not None for table in tables.values()):
+        return
+    try:
+        truth = pose_truth(run.plan.fixtures)
+    except InputError as error:
+        found |= {n: replace(found[n], fault=f"Its poses cannot be measured: {error}") for n in tables}
+        return
+    if truth is None:
+        return
+    reference = next(str(r.cell) for r in run.records if r.planned.role == "reference")
+    base = measure(truth, tables[reference]) if reference in tables else None
+    for name, table in tables.items():
+        try:
+            posed = base if name == reference else measure(truth, table, like=base)
+        except InputError as error:
+            found[name] = replace(found[name], fault=f"Its poses cannot be measured: {error}")
+        else:
+            found[name] = replace(found[name], posed=posed)
 
 
 def _chosen(records: list[Record], tables: dict[str, Detections], which: str) -> list[str]:

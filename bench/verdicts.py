@@ -9,7 +9,7 @@ from bench.results import Finding
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.results import AccuracyResult, AgreementResult, CellResult, ParityResult, SpeedResult
+    from bench.results import AccuracyResult, AgreementResult, CellResult, ParityResult, PoseResult, SpeedResult
 
 DEFAULT_MARGINS = {
     "fp32": (0.001, 0.0002),
@@ -37,6 +37,7 @@ def findings(
     parity: Sequence[ParityResult],
     agreement: AgreementResult | None = None,
     accuracy: AccuracyResult | None,
+    pose: PoseResult | None = None,
     speed: SpeedResult | None,
     emulated: bool,
     min_ap: float | None,
@@ -87,6 +88,12 @@ def findings(
             found.append(Finding(check="accuracy", status="failed", reason=accuracy.reason or "", short=short))
         elif accuracy.verdict in ("undecided", "not judged"):
             found.append(Finding(check="accuracy", status="undecided", reason=accuracy.reason or "", short="undecided"))
+    if pose is not None and pose.verdict in ("failed", "suspicious"):
+        short = "poses worse" if pose.verdict == "failed" else "poses better"
+        short = "poses broken" if any(pose.broken.values()) else short
+        found.append(Finding(check="pose", status="failed", reason=f"Poses: {pose.reason}", short=short))
+    elif pose is not None and pose.verdict == "undecided":
+        found.append(Finding(check="pose", status="undecided", reason=f"Poses: {pose.reason}", short="poses undecided"))
     if max_latency_ms is not None and speed is not None:
         p50 = speed.latency_ms["p50"]
         if emulated:

@@ -21,6 +21,7 @@ CHECKS = (
     "timing",
     "accuracy",
     "error",
+    "pose",
     "min-ap",
     "max-latency",
     "baseline-accuracy",

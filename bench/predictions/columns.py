@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Columns:
     listed: frozenset[int] | None
     """Ids of the images that have an entry; None for a results list, which lists no images."""
     notes: Notes
+    attributes: Mapping[str, Array] = field(default_factory=dict)
+    """Pose attributes that any detection has -> (N, ...) float64; NaN where it lacks them."""
 
 
 def entry_place(key: int | str) -> str:

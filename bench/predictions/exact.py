@@ -24,6 +24,7 @@ from bench.predictions.fields import (
     read_number,
 )
 from bench.predictions.join import ImageIndex
+from bench.predictions.poses import pose_table, read_pose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,11 +37,13 @@ class _Rows:
     """Columns under construction. ``spots`` says where in the file each row came from."""
 
     keep_keypoints: bool
+    keep_poses: bool = False
     image_ids: list[int] = field(default_factory=list)
     categories: list[int] = field(default_factory=list)
     boxes: list[list[float] | None] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     keypoints: list[list[float] | None] = field(default_factory=list)
+    poses: list[Mapping[str, Any]] = field(default_factory=list)
     spots: list[tuple[int | str, int | None]] = field(default_factory=list)
 
     def place(self, row: int) -> str:
@@ -48,7 +51,9 @@ class _Rows:
         return f"result {key}" if number is None else f"{entry_place(key)}, detection {number}"
 
 
-def read_columns(document: Any, fixtures: FixtureSet, asked: str | None, *, keypoints: bool) -> Columns:
+def read_columns(
+    document: Any, fixtures: FixtureSet, asked: str | None, *, keypoints: bool, poses: bool = False
+) -> Columns:
     """Read a parsed document.
 
     Args:
@@ -56,6 +61,7 @@ def read_columns(document: Any, fixtures: FixtureSet, asked: str | None, *, keyp
         fixtures: the set that its images and categories are joined to.
         asked: box format of the command line, or None.
         keypoints: read keypoints too; otherwise the field is one of those that may be added and are not read.
+        poses: the same of the pose fields.
 
     Raises:
         InputError: the first thing that cannot be used, with its place in the document.
@@ -64,7 +70,7 @@ def read_columns(document: Any, fixtures: FixtureSet, asked: str | None, *, keyp
     meta = read_meta(document) if form == "wrapped" else {}
     notes = Notes()
     bbox_format = choose_format(form, meta, asked, notes)
-    index, categories, rows = ImageIndex(fixtures), Categories(fixtures), _Rows(keypoints)
+    index, categories, rows = ImageIndex(fixtures), Categories(fixtures), _Rows(keypoints, poses)
     listed = None
     if form == "coco":
         _read_coco(document, index, categories, bbox_format, rows)
@@ -87,6 +93,7 @@ def read_columns(document: Any, fixtures: FixtureSet, asked: str | None, *, keyp
         place=rows.place,
         listed=None if listed is None else frozenset(listed),
         notes=notes,
+        attributes=pose_table(rows.poses),
     )
 
 
@@ -226,3 +233,5 @@ def _read_found(item: Mapping[str, Any], bbox_format: str, rows: _Rows) -> None:
     rows.boxes.append(read_box(item["bbox"], bbox_format) if "bbox" in item else None)
     keypoints = item.get("keypoints") if rows.keep_keypoints else None
     rows.keypoints.append(None if keypoints is None else read_keypoints(keypoints))
+    if rows.keep_poses:
+        rows.poses.append(read_pose(item))

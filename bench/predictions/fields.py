@@ -73,11 +73,20 @@ def read_box(value: Any, bbox_format: str) -> list[float]:
 
 
 def read_keypoints(value: Any) -> list[float]:
-    """Return a flat list of x, y and a third number per keypoint."""
+    """Return a flat list of x, y and a third number per keypoint, from one or from objects ``{x, y, v}``."""
+    if isinstance(value, list) and value and all(isinstance(point, dict) for point in value):
+        value = [number for at, point in enumerate(value) for number in _point(point, at)]
     if not isinstance(value, list) or not value or len(value) % 3:
         got = f"{len(value)} numbers" if isinstance(value, list) else describe(value)
         raise InputError(f"field 'keypoints' must be a list of x, y, score per keypoint, got {got}")
     return [read_number(number, f"keypoint {at // 3} {('x', 'y', 'score')[at % 3]}") for at, number in enumerate(value)]
+
+
+def _point(point: dict[str, Any], at: int) -> list[Any]:
+    third = next((name for name in ("v", "score") if name in point), None)
+    if third is None or not {"x", "y"} <= set(point):
+        raise InputError(f"keypoint {at} needs x, y and v, got {names(point)}")
+    return [point["x"], point["y"], point[third]]
 
 
 class Categories:

@@ -8,7 +8,8 @@ Four forms are read (``schemas/predictions.json``):
 * ``map``: ``{image: [detection]}``
 
 A box is a list of four numbers or an object with the format's own keys; beside a list of keypoints it may be left out.
-Nothing is cleaned: the first value that cannot be scored is refused with its place.
+Nothing is cleaned: the first value that cannot be scored is refused with its place. Poses are read where the set has
+true ones (``bench.predictions.poses``).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from bench.predictions.boxes import count_outside, to_xywh_abs
 from bench.predictions.document import parse_document, read_document
 from bench.predictions.fields import BOX_KEYS
 from bench.predictions.points import keypoint_categories, keypoint_table
+from bench.predictions.poses import has_poses
 from bench.scoring.table import Detections
 
 if TYPE_CHECKING:
@@ -84,7 +86,9 @@ def read_predictions(
         del data
     try:
         if columns is None:
-            columns = exact.read_columns(document, fixtures, bbox_format, keypoints=keypoints)
+            columns = exact.read_columns(
+                document, fixtures, bbox_format, keypoints=keypoints, poses=has_poses(fixtures)
+            )
         return _judged(columns, fixtures)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
@@ -124,7 +128,9 @@ def _table(columns: Columns, fixtures: FixtureSet) -> Detections:
             "most boxes end outside their image: is the box format right", f"{outside} of {len(boxes_xywh)} boxes"
         )
     image_ids = facts[columns.samples, 0]
-    return Detections(image_ids, columns.category_ids, boxes_xywh, columns.scores, keypoints)
+    return Detections(
+        image_ids, columns.category_ids, boxes_xywh, columns.scores, keypoints, attributes=columns.attributes
+    )
 
 
 def _boxes_xywh(columns: Columns, sizes_wh: Array, keypoints: Array | None) -> Array:

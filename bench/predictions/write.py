@@ -13,6 +13,7 @@ import numpy as np
 from bench.errors import InputError
 from bench.files import write_atomic
 from bench.geometry import xywh_from_xyxy
+from bench.predictions.poses import pose_columns
 from bench.schema import to_json
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ def write_predictions(
 def _results(images: list[tuple[Sample, Prediction]], category_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
     for sample, prediction in images:
         boxes_xywh = xywh_from_xyxy(_boxes_xyxy(prediction))
-        for category, score, box, _, points in _rows(sample, prediction, boxes_xywh.tolist(), category_ids):
-            yield {"image_id": sample.image_id, "category_id": category, "bbox": box, "score": score, **points}
+        for category, score, box, _, found in _rows(sample, prediction, boxes_xywh.tolist(), category_ids):
+            yield {"image_id": sample.image_id, "category_id": category, "bbox": box, "score": score, **found}
 
 
 def _entries(images: list[tuple[Sample, Prediction]], category_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -73,8 +74,8 @@ def _entries(images: list[tuple[Sample, Prediction]], category_ids: Sequence[int
             "image": sample.path.name,
             "image_id": sample.image_id,
             "detections": [
-                {"class_id": label, "category_id": category, "score": score, "bbox": box, **points}
-                for category, score, box, label, points in rows
+                {"class_id": label, "category_id": category, "score": score, "bbox": box, **found}
+                for category, score, box, label, found in rows
             ],
         }
 
@@ -82,17 +83,19 @@ def _entries(images: list[tuple[Sample, Prediction]], category_ids: Sequence[int
 def _rows(
     sample: Sample, prediction: Prediction, boxes: list[list[float]], category_ids: Sequence[int]
 ) -> Iterator[tuple[int, float, list[float], int, dict[str, Any]]]:
-    """Yield category, score, box, label and keypoints of each detection."""
+    """Yield category, score, box, label, and keypoints and pose of each detection."""
     scores = np.asarray(prediction.scores, np.float64).tolist()
     keypoints = prediction.keypoints_xys
+    poses = pose_columns(prediction, f"image {sample.image_id}")
     for number, (label, score, box) in enumerate(zip(prediction.labels.tolist(), scores, boxes, strict=True)):
         if not 0 <= label < len(category_ids):
             raise InputError(
                 f"image {sample.image_id}, detection {number}: label {label} has no category; "
                 f"labels 0 to {len(category_ids) - 1} are mapped"
             )
-        points = {} if keypoints is None else {"keypoints": keypoints[number].astype(np.float64).reshape(-1).tolist()}
-        yield int(category_ids[label]), score, box, label, points
+        found = {} if keypoints is None else {"keypoints": keypoints[number].astype(np.float64).reshape(-1).tolist()}
+        found |= {field: rows[number] for field, rows in poses.items()}
+        yield int(category_ids[label]), score, box, label, found
 
 
 def _boxes_xyxy(prediction: Prediction) -> Any:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _CHECKS = {
     "parity": ("attestation", "parity"),
-    "accuracy": ("accuracy", "min-ap", "baseline-accuracy"),
+    "accuracy": ("accuracy", "pose", "min-ap", "baseline-accuracy"),
     "speed": ("timing", "max-latency", "baseline-speed"),
 }
 _RANK = {"failed": 0, "error": 0, "undecided": 1}
