@@ -19,6 +19,7 @@ from bench.clioptions import (
     Tune,
     Weights,
 )
+from bench.errors import UsageError
 from bench.options import HELP
 
 
@@ -26,7 +27,27 @@ def export(
     model: Annotated[str, typer.Argument(help="Registered model, or PATH.py of an adapter.")],
     out: Annotated[Path, typer.Option("--out", "--output", help="ONNX file to write.")],
     weights: Weights = None,
-    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16, bf16 or int8.")] = "fp32",
+    precision: Annotated[Text, typer.Option("--precision", help="fp32, fp16, bf16 or int8 (default: fp32).")] = None,
+    half: Annotated[bool, typer.Option("--half", help="The same as --precision fp16.")] = False,
+    head: Annotated[
+        Text, typer.Option("--head", metavar="NAME", help="What the file returns, of YOLOv10: dense, raw, topk or nms.")
+    ] = None,
+    image_size: Annotated[
+        Text, typer.Option("--imgsz", metavar="S|H,W", help="Static input size in pixels (default: the model's).")
+    ] = None,
+    opset: Annotated[int | None, typer.Option("--opset", metavar="N", help="ONNX opset (default: 18).")] = None,
+    conf: Annotated[
+        float | None, typer.Option("--conf", metavar="X", help="Score threshold of the nms head (default: .25).")
+    ] = None,
+    iou: Annotated[
+        float | None, typer.Option("--iou", metavar="X", help="Largest overlap in the nms head (default: .7).")
+    ] = None,
+    max_detections: Annotated[
+        int | None, typer.Option("--max-dets", metavar="N", help="Rows of the topk and nms heads (default: 300).")
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--validate", help="Compare with torch at batch 1, 4, 8; write nothing if it differs.")
+    ] = False,
     fixtures: Fixtures = None,
     calibration: Calibration = None,
     exclude: Exclude = None,
@@ -34,12 +55,26 @@ def export(
     activations: Activations = None,
     tune: Tune = None,
 ) -> None:
-    """Write the ONNX file of one precision: the same file that the graph runtimes run."""
-    from bench.commands.predict import export_command
+    """Write the ONNX file that the graph runtimes run, or one for deployment (--head, --imgsz, --opset, --validate).
 
+    Beside a file for deployment lies FILE.meta.json: inputs, outputs, thresholds, pre-processing, hashes.
+    """
+    from bench.commands.export import Deployment, export_command
+
+    if half and precision not in (None, "fp16"):
+        raise UsageError(f"--half and --precision {precision} contradict each other.")
+    deployment = Deployment(
+        head=head,
+        image_size=image_size,
+        opset=opset,
+        conf=conf,
+        iou=iou,
+        max_detections=max_detections,
+        validate=compare,
+    )
     options = {
         "models": model,
-        "precisions": precision,
+        "precisions": "fp16" if half else precision or "fp32",
         "fixtures": fixtures,
         "weights": weights or None,
         "calibration": calibration,
@@ -48,7 +83,7 @@ def export(
         "activations": activations,
         "tune": tune,
     }
-    raise typer.Exit(export_command(options, out=out))
+    raise typer.Exit(export_command(options, out=out, deployment=deployment))
 
 
 def build_engine(

@@ -107,6 +107,20 @@ def probe_for(request: Request, *, logs: Path) -> list[BackendFacts]:
     return facts
 
 
+def one_model(request: Request) -> tuple[Reference, Path]:
+    """Resolve the one model of a request, fitted to its weights, without asking any backend or opening any image.
+
+    Raises:
+        UsageError: an unknown name, several models, or one without weights.
+        InputError: weights that cannot be used.
+    """
+    given = _adapters(request)
+    if len(given) != 1:
+        raise UsageError(f"one model is needed, {len(given)} are given.")
+    weights = _weights(given[0], load_adapter(given[0].target).spec, request, 1)
+    return fitted_reference(given[0], weights), weights
+
+
 def _adapters(request: Request) -> list[Reference]:
     targets = request.models or tuple(n for n in adapter_names() if load_adapter(n).spec.default_weights is not None)
     if not targets:

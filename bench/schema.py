@@ -35,6 +35,7 @@ SCHEMA_NAMES = {
     "calibration/1": "calibration",
     "prepared/1": "prepared",
     "engine/1": "engine",
+    "export_meta/1": "export_meta",
 }
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 

@@ -1,7 +1,7 @@
 """What runs inside a lane: ``python -m bench.worker FD`` answers commands until it is told to close.
 
-Commands that ask: ``probe``. That make artefacts: ``export``, ``convert``, ``calibrate``, ``inspect``. That own a
-runtime: ``load``, ``sample``, ``predict``, ``record``, ``hold``, ``round``, ``profile``, ``peak``; ``bind`` and
+Commands that ask: ``probe``. That make artefacts: ``export``, ``deploy``, ``convert``, ``calibrate``, ``inspect``. That
+own a runtime: ``load``, ``sample``, ``predict``, ``record``, ``hold``, ``round``, ``profile``, ``peak``; ``bind`` and
 ``time`` are a plain loop on one image. And ``simulate``, ``train``, ``close``.
 """
 
@@ -23,6 +23,7 @@ from bench.timing import clock, time_steps
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from bench.exporting import ExportOptions
     from bench.precision.calibration import TensorRange
     from bench.precision.options import Conversion
     from bench.timed import TimedBatches
@@ -66,6 +67,25 @@ class Worker:
         inputs, outputs = onnxfile.check_against(model.spec, out)
         gates = gate.accept(out, example_feeds(inputs))
         return Made(inputs=inputs, outputs=outputs, recipe={**recipe, "gates": gates})
+
+    def deploy(
+        self, *, adapter: str, weights: Path, out: Path, options: ExportOptions, samples: Sequence[Sample],
+        images_of: str, validate: bool,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Write a file for deployment and return its document; with ``validate`` the comparison with torch is in it."""
+        from bench import deploying
+        from bench.exporting import as_deployable
+        from bench.registry import load_adapter
+
+        model = as_deployable(load_adapter(adapter))
+        images = deploying.read_images(samples)
+        document, details = deploying.export_file(model, weights, out, options, images=images)
+        if validate:
+            named = {images_of: images} if images else {}
+            document["validation"] = deploying.check_file(
+                model, weights, out, options, document, details, images=named, progress=self._progress
+            )
+        return document
 
     def convert(
         self,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.yolov10 import process
+from adapters.yolov10 import deployed, process
 from adapters.yolov10.names import COCO_NAMES, SHAPES_NAMES
 from adapters.yolov10.variants import (
     ONE2MANY_PREFIXES,
@@ -21,6 +21,7 @@ from bench.errors import InputError
 from bench.types import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
+    from bench.exporting import ExportOptions, Reference
     from bench.types import Array, Prediction
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "fixtures" / "checkpoints"
@@ -208,6 +209,21 @@ class YoloV10Adapter:
         from adapters.yolov10.export import export_onnx
 
         return export_onnx(self.build(weights), self.spec, out, opset=opset)
+
+    export_heads = deployed.HEADS
+    image_multiple = deployed.IMAGE_MULTIPLE
+
+    def export_deployment(self, weights: Path, out: Path, options: ExportOptions) -> Mapping[str, Any]:
+        """Write the fp32 file of one head; see ``bench.exporting.Deployable``."""
+        from adapters.yolov10.export import export_deployment
+
+        return export_deployment(self, weights, out, options)
+
+    def deployment_reference(self, weights: Path, options: ExportOptions) -> Reference:
+        """The network in torch behind such a file."""
+        from adapters.yolov10.validate import TorchReference
+
+        return TorchReference(self, weights, options)
 
     def train(self, config: Mapping[str, Any], out: Path) -> Path:
         """Train from random values and return the path of the best weights.

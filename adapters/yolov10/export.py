@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bench.errors import ArtifactError
+from adapters.yolov10 import deployed
+from adapters.yolov10.fuse import fused
+from bench.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
+    from adapters.yolov10 import YoloV10Adapter
     from adapters.yolov10.model import YoloV10
+    from bench.exporting import ExportOptions
     from bench.types import ModelSpec
 
 MIN_OPSET = 13
+MAX_OPSET = 20
+"""The newest that torch's TorchScript exporter writes."""
+FLOAT_NODES = (r"^/select/", r"^/model\.23/dfl/", r"^/model\.23/[^/]+$")
+"""Of a file that selects: from the expectation over bins on, an fp16 file stays in float32. A box edge at 600 px has
+steps of .5 px in fp16, and NMS would decide by them."""
 BOX_TOLERANCE_PX = 1e-2
 SCORE_TOLERANCE = 1e-4
 CHECKED_BATCHES = (1, 4)
@@ -44,24 +53,8 @@ def export_onnx(network: YoloV10, spec: ModelSpec, out: Path, *, opset: int) -> 
 
     if opset < MIN_OPSET:
         raise ArtifactError(f"{spec.name}: opset {opset} is too old, type --opset {MIN_OPSET} or newer (17 is tested)")
-    images, outputs = spec.inputs[0].name, [t.name for t in spec.outputs]
-    axes = {name: {0: "batch"} for name in (images, *outputs)}
-    example = torch.zeros(2, 3, *spec.image_hw)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings(), torch.inference_mode():
-        # ints taken from shapes are meant: the size is static
-        warnings.filterwarnings("ignore", message="(?s).*might cause the trace to be incorrect")
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.onnx.export(
-            network,
-            (example,),
-            str(out),
-            input_names=[images],
-            output_names=outputs,
-            dynamic_axes=axes,
-            opset_version=opset,
-            dynamo=False,
-        )
+    outputs = tuple(t.name for t in spec.outputs)
+    _trace(fused(network), out, outputs=outputs, image_hw=spec.image_hw, opset=opset, images=spec.inputs[0].name)
     model = onnx.load(str(out))
     onnx.checker.check_model(model, full_check=True)
     return {
@@ -69,11 +62,95 @@ def export_onnx(network: YoloV10, spec: ModelSpec, out: Path, *, opset: int) -> 
         "torch": torch.__version__,
         "onnx": onnx.__version__,
         "opset": opset,
-        "dynamic_axes": {name: {"0": "batch"} for name in axes},
+        "dynamic_axes": {name: {"0": "batch"} for name in (spec.inputs[0].name, *outputs)},
         "batch_norm": "folded",
         "nodes": len(model.graph.node),
         "check": check_export(network, spec, out),
     }
+
+
+def _trace(
+    network: YoloV10, out: Path, *, outputs: tuple[str, ...], image_hw: tuple[int, int], opset: int, images: str
+) -> None:
+    axes = {name: {0: "batch"} for name in (images, *outputs)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings(), torch.inference_mode():
+        # ints taken from shapes are meant: the size is static
+        warnings.filterwarnings("ignore", message="(?s).*might cause the trace to be incorrect")
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            network,
+            (torch.zeros(2, 3, *image_hw),),
+            str(out),
+            input_names=[images],
+            output_names=list(outputs),
+            dynamic_axes=axes,
+            opset_version=opset,
+            dynamo=False,
+        )
+
+
+def deployed_network(adapter: YoloV10Adapter, weights: Path, head: str) -> YoloV10:
+    """The trained network with the dense outputs behind ``head``: eval mode, float32, on the CPU.
+
+    Raises:
+        InputError: weights that cannot be used, or that lack the branch of the head.
+    """
+    from adapters.yolov10.heads import load_with_one2many, with_outputs_of
+
+    network: YoloV10 = adapter.build(weights)  # all that it refuses is refused for every head
+    if head == "nms":
+        network = load_with_one2many(adapter.variant, len(adapter.spec.class_names), weights)
+    return with_outputs_of(network, head)
+
+
+def export_deployment(adapter: YoloV10Adapter, weights: Path, out: Path, options: ExportOptions) -> dict[str, Any]:
+    """Write the fp32 file of one head; see ``bench.exporting.Deployable``.
+
+    Raises:
+        UsageError: an opset that the exporter does not write.
+        InputError: as `deployed_network`.
+    """
+    import onnx
+
+    from adapters.yolov10.tails import add_tail, readers
+
+    if not MIN_OPSET <= options.opset <= MAX_OPSET:
+        raise UsageError(f"--opset {options.opset}: this exporter writes {MIN_OPSET} to {MAX_OPSET}.")
+    network, classes = deployed_network(adapter, weights, options.head), len(adapter.spec.class_names)
+    selects = options.head in deployed.SELECTING
+    entries = deployed.describe_outputs(options.head, options.image_hw, classes, options.max_detections)
+    dense = deployed.DENSE if selects else tuple(entry["name"] for entry in entries)
+    images = adapter.spec.inputs[0].name
+    _trace(fused(network), out, outputs=dense, image_hw=options.image_hw, opset=options.opset, images=images)
+    model = onnx.load(str(out))
+    if selects:
+        model = add_tail(model, options, deployed.anchors_in(options.image_hw), classes)
+    _name_axes(model, [{"name": images, "shape": ["batch", 3, *options.image_hw]}, *entries])
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(out))
+    return {
+        "outputs": entries,
+        "float_nodes": list(FLOAT_NODES) if selects else [],
+        "selects_from": readers(model) if selects else {},
+        "recipe": {
+            "tool": "torch.onnx.export(dynamo=False)",
+            "branch": "one-to-many" if options.head == "nms" else "one-to-one",
+            "batch_norm": "folded",
+            "nodes": len(model.graph.node),
+        },
+    }
+
+
+def _name_axes(model: Any, entries: list[dict[str, Any]]) -> None:
+    """Write the described shapes over those that the exporter left open: static, but for the batch."""
+    shapes = {entry["name"]: entry["shape"] for entry in entries}
+    for value in (*model.graph.input, *model.graph.output):
+        axes = value.type.tensor_type.shape.dim
+        del axes[:]
+        for length in shapes[value.name]:
+            axis = axes.add()
+            setattr(axis, "dim_param" if isinstance(length, str) else "dim_value", length)
 
 
 def check_export(network: YoloV10, spec: ModelSpec, path: Path) -> dict[str, Any]:

@@ -72,11 +72,25 @@ def postprocess(
     """
     raw_boxes, raw_scores = (outputs[name][0].astype(np.float32) for name in ("boxes_cxcywh", "scores"))
     boxes, scores, labels = select(raw_boxes, raw_scores, max_detections)
+    with np.errstate(invalid="ignore"):  # an infinite centre minus an infinite size
+        corners = xyxy_from_cxcywh(boxes)
+    return to_image(Prediction(boxes_xyxy=corners, scores=scores, labels=labels), meta, score_floor=score_floor)
+
+
+def to_image(found: Prediction, meta: Mapping[str, Any], *, score_floor: float) -> Prediction:
+    """Detections in input pixels -> in pixels of the original image, clipped to it, NaN rows kept.
+
+    Args:
+        found: corners in input pixels.
+        meta: second result of `preprocess`.
+        score_floor: as in `postprocess`.
+    """
     box: Letterbox = meta["letterbox"]
     height, width = box.image_hw
     limits = np.array([width, height, width, height], np.float32)
-    with np.errstate(invalid="ignore"):  # an infinite centre minus an infinite size
-        corners = box.to_image(xyxy_from_cxcywh(boxes)).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        corners = box.to_image(found.boxes_xyxy).astype(np.float32)
+    finite = np.isfinite(found.scores) & np.isfinite(found.boxes_xyxy).all(1)
+    keep = ~(found.scores < score_floor) | ~finite
     corners = np.where(np.isfinite(corners), np.clip(corners, 0, limits), corners)
-    keep = ~(scores < score_floor) | ~np.isfinite(scores) | ~np.isfinite(boxes).all(1)
-    return Prediction(boxes_xyxy=corners[keep], scores=scores[keep], labels=labels[keep])
+    return Prediction(boxes_xyxy=corners[keep], scores=found.scores[keep], labels=found.labels[keep])

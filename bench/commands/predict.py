@@ -1,8 +1,7 @@
-"""``parity predict`` and ``parity export``: one cell, or one file."""
+"""``parity predict``: one cell."""
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from rich.console import Console
 
 from bench.console import ConsoleEvents
 from bench.engine import prediction_meta
-from bench.errors import InputError, UsageError
+from bench.errors import UsageError
 from bench.lanes import Lane
 from bench.making import Maker
 from bench.options import make_request
@@ -20,8 +19,6 @@ from bench.predictions import write_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from bench.matrix import Request
 
 
 def predict_command(options: Mapping[str, Any], *, out: Path, wrap: bool, record: Path | None, quiet: bool) -> int:
@@ -82,32 +79,5 @@ def predict_command(options: Mapping[str, Any], *, out: Path, wrap: bool, record
         markup=False,
         highlight=False,
         soft_wrap=True,
-    )
-    return 0
-
-
-def export_command(options: Mapping[str, Any], *, out: Path) -> int:
-    """Make the ONNX file of one precision and copy it out of the store."""
-    request: Request = make_request({**options, "backends": None, "max_images": 1}, command="parity export")
-    if len(request.precisions) != 1:
-        raise UsageError("parity export makes one file: one --precision.")
-    with tempfile.TemporaryDirectory() as scratch, ConsoleEvents(Console(stderr=True)) as events:
-        plan = make_plans(request, logs=Path(scratch), events=events)[0]
-        artifact = Maker(
-            plan,
-            logs=Path(scratch),
-            limits=request.limits,
-            options=request.conversion,
-            progress=events.progress,
-        ).artifact("onnx", request.precisions[0])
-        for reason in artifact.recipe.get("gates", {}).get("refused_by_trt", ()):
-            events.note(f"TensorRT would refuse this file: {reason}.")
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(artifact.path, out)
-        except OSError as error:
-            raise InputError(f"{out}: cannot be written ({error.strerror}).") from error
-    Console().print(
-        f"{out}: {artifact.precision} onnx, sha256 {artifact.sha256}", markup=False, highlight=False, soft_wrap=True
     )
     return 0

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from bench import precision
-from bench.commands import predict
+from bench.commands import export
 from bench.errors import InputError, UsageError
 from bench.precision.lint import MAX_OPSETS, lint
 from bench.precision.qdq import insert_qdq
@@ -152,9 +152,9 @@ def test_parity_export_says_what_tensorrt_would_refuse(tmp_path, monkeypatch, ca
         path=save_tiny(tmp_path / "made.onnx"), precision="bf16", sha256="ab" * 32,
         recipe={"gates": {"refused_by_trt": ["GridSample at opset 22"]}},
     )  # fmt: skip
-    monkeypatch.setattr(predict, "make_plans", lambda *args, **options: [SimpleNamespace()])
-    monkeypatch.setattr(predict, "Maker", lambda *args, **options: SimpleNamespace(artifact=lambda kind, name: made))
+    monkeypatch.setattr(export, "make_plans", lambda *args, **options: [SimpleNamespace()])
+    monkeypatch.setattr(export, "Maker", lambda *args, **options: SimpleNamespace(artifact=lambda kind, name: made))
     options = {"models": "yolov10n", "precisions": "bf16"}
-    assert predict.export_command(options, out=tmp_path / "out.onnx") == 0
+    assert export.export_command(options, out=tmp_path / "out.onnx") == 0
     assert "TensorRT would refuse this file: GridSample at opset 22." in capsys.readouterr().err
     assert (tmp_path / "out.onnx").read_bytes() == made.path.read_bytes()

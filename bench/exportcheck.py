@@ -1,0 +1,424 @@
+"""Is a file for deployment the network that it was exported from? torch against onnxruntime, before anybody gets it.
+
+What a file computes before it selects is judged like every tensor of this project: by an absolute tolerance in a unit
+that a person can read, and by a budget relative to torch's own error at that precision (``bench/compare.py``). A
+selection turns a difference of the last digit into a box that is there or not; so it is judged twice: exactly, against
+numpy on the very tensors that the graph's selection reads, and as a set against torch, where each flip needs a reason.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.compare import compare_tensors, tensor_budget, tensor_rms
+from bench.errors import ArtifactError, ContractError, InputError, LaneError, Unavailable, Unsupported
+from bench.exportsets import Slack, compare_sets, shortened
+from bench.files import sha256_file
+from bench.registry import load_backend
+from bench.types import Artifact, Cell, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from bench.exporting import ExportOptions, Reference, ReferencePrecision
+    from bench.types import Array, Outputs, Prediction, Runner
+
+BACKEND = "onnxrt"
+DEVICES = ("cpu", "cuda:0")
+BATCHES = (1, 4, 8)
+TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2}
+_TIE_IOU = 1e-6
+"""An overlap this near to the threshold may fall on either side in float32."""
+_ROUNDING = float(np.finfo(np.float32).eps)
+"""No budget is smaller. onnxruntime's sigmoid is off by 3e-8 rms even where a score is 1e-6 (measured over -20..5), and
+an image without objects has no larger ones; torch is exact there."""
+_CUDA = "CUDAExecutionProvider"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One comparison."""
+
+    device: str
+    images: str
+    """``synthetic`` or the name of a fixture set."""
+    batch: int
+    tensor: str
+    passed: bool
+    unit: str = ""
+    """Of ``max_abs`` and ``tolerance``."""
+    max_abs: float | None = None
+    tolerance: float | None = None
+    rms: float | None = None
+    """Of the file minus the fp64 golden, in the tensor's own unit."""
+    budget: float | None = None
+    flips: tuple[str, ...] = ()
+    """Explained differences of selected detections."""
+    detail: str = ""
+    """What was found: of a failure index, expected and found value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """All checks of one file, in the order in which they ran."""
+
+    checks: tuple[Check, ...]
+    devices: Mapping[str, Mapping[str, Any]]
+    """Device -> ``provider``, ``precision``, ``emulated``, ``left_to_cpu``; or ``not_run`` with the reason."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def first_failure(self) -> Check | None:
+        """The first check that failed, None when all passed."""
+        return next((check for check in self.checks if not check.passed), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Case:
+    """Feeds of eight images and what torch makes of them."""
+
+    images: str
+    feeds: Mapping[str, Array]
+    torch: Outputs
+    """fp32."""
+    golden: Outputs
+    """fp64."""
+    own: Outputs | None
+    """torch at the precision of the file; None where torch cannot compute it."""
+
+
+def validate(
+    path: Path,
+    reference: Reference,
+    options: ExportOptions,
+    *,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    selects_from: Mapping[str, Sequence[Any]],
+    images: Mapping[str, Sequence[Array]],
+    progress: Callable[[int, int], None],
+) -> Validation:
+    """Run the file at batches 1, 4 and 8 on synthetic and on real images, on the CPU and on CUDA where there is one.
+
+    Args:
+        path: the ONNX file.
+        reference: the network in torch.
+        options: of the file.
+        inputs: what the file is said to take.
+        outputs: what it is said to return.
+        selects_from: dense output of the reference -> node and number of its input that reads it; empty when the dense
+            outputs are those of the file.
+        images: name of a set -> RGB images; fewer than eight are repeated.
+        progress: told of every step, so that a slow one is not taken to hang.
+
+    Raises:
+        Unavailable: onnxruntime is not installed.
+    """
+    try:
+        signature = _signature(path, inputs, outputs)
+    except InputError as error:
+        signature = _failed("file", "none", 0, "file", str(error))
+    if not signature.passed:
+        return Validation(checks=(signature,), devices={})
+    checks, devices, notes = [signature], {}, list[str]()
+    steps = _Steps(progress, total=(1 + len(images)) * (3 * max(BATCHES) + len(BATCHES) * len(DEVICES)))
+    cases = _cases(reference, options, images, notes, steps)
+    with tempfile.TemporaryDirectory(prefix="parity-validate-") as scratch:
+        probe = Path(scratch) / "probe.onnx"
+        dense_specs = tuple(outputs)
+        if selects_from:
+            try:
+                dense_specs = _probe(path, probe, selects_from, cases[0].torch)
+            except ArtifactError as error:
+                return Validation(checks=(signature, _failed("file", "none", 0, "graph", str(error))), devices={})
+        for device in DEVICES:
+            runtime = load_backend(BACKEND)
+            try:
+                mode = runtime.require(device, options.precision)
+            except (Unavailable, Unsupported) as error:
+                if device == "cpu":
+                    raise
+                devices[device] = {"not_run": str(error)}
+                continue
+            try:
+                with (
+                    _open(path, device, options, inputs, outputs) as runner,
+                    _open(probe if selects_from else path, device, options, inputs, dense_specs) as inner,
+                ):
+                    devices[device] = _evidence(runner, mode)
+                    checks += _provider(device, devices[device])
+                    for case in cases:
+                        for batch in BATCHES:
+                            checks += _Batch(case, batch, device, options, reference, bool(selects_from)).judge(
+                                runner, inner
+                            )
+                            steps.next()
+            except (ArtifactError, ContractError, LaneError) as error:
+                checks.append(_failed(device, "all", 0, "session", str(error)))
+    return Validation(checks=tuple(checks), devices=devices, notes=tuple(notes))
+
+
+class _Steps:
+    """Counts towards an estimate."""
+
+    def __init__(self, progress: Callable[[int, int], None], *, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def next(self) -> None:
+        self._done += 1
+        self._progress(min(self._done, self._total), self._total)
+
+
+class _Batch:
+    """The checks of one batch on one device."""
+
+    def __init__(
+        self, case: _Case, batch: int, device: str, options: ExportOptions, reference: Reference, selects: bool
+    ) -> None:
+        self._case, self._batch, self._device = case, batch, device
+        self._options, self._reference, self._selects = options, reference, selects
+        self._tolerance = TOLERANCE[options.precision]
+
+    def judge(self, runner: Runner, inner: Runner) -> list[Check]:
+        """Run both sessions once."""
+        feeds = self._cut(self._case.feeds)
+        found = inner.run(feeds)
+        names = list(self._case.torch)
+        checks = [self._dense(name, found) for name in names]
+        if self._selects:
+            dense = {name: found[name] for name in names}
+            checks.append(self._selection(dense, found))
+            checks.append(self._set(dense, runner.run(feeds)))
+        return checks
+
+    def _cut(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: value[: self._batch] for name, value in arrays.items()}
+
+    def _check(self, tensor: str, *, passed: bool, **facts: Any) -> Check:
+        return Check(
+            device=self._device, images=self._case.images, batch=self._batch, tensor=tensor, passed=passed, **facts
+        )
+
+    def _dense(self, name: str, found: Outputs) -> Check:
+        """Absolute tolerance against torch fp32, and rms budget against the golden; NaN meets neither."""
+        case = self._case
+        expected = self._cut(case.torch)
+        unit, want = self._reference.scaled(expected)[name]
+        have = self._reference.scaled({n: found[n] for n in expected})[name][1]
+        with np.errstate(invalid="ignore"):
+            error = np.abs(have - want)
+        inside = error <= self._tolerance
+        worst = float(error.max()) if np.isfinite(error).all() else float("nan")
+        budget = None
+        if case.own is not None:
+            golden_rms = tensor_rms([case.golden[name]])
+            own_rms = tensor_rms([case.own[name] - case.golden[name]])
+            budget = max(tensor_budget(golden_rms, own_rms), _ROUNDING)  # a NaN stays one: no error is within it
+        relative = compare_tensors(name, [found[name]], [case.golden[name][: self._batch]], budget=budget)
+        detail = ""
+        if not inside.all():
+            at = np.unravel_index(int(np.argmax(np.where(np.isfinite(error), error, np.inf))), error.shape)
+            index = ", ".join(str(int(i)) for i in at)
+            detail = (
+                f"{name}[{index}]: expected {float(expected[name][at]):.7g}, found {float(found[name][at]):.7g} "
+                f"({int((~inside).sum())} of {inside.size} differ by more than {self._tolerance:g} {unit})"
+            )
+        elif relative.passed is False:
+            detail = relative.explain or ""
+        return self._check(
+            name,
+            passed=bool(inside.all()) and relative.passed is not False,
+            unit=unit,
+            max_abs=worst,
+            tolerance=self._tolerance,
+            rms=relative.rms,
+            budget=budget,
+            detail=detail,
+        )
+
+    def _selection(self, dense: Mapping[str, Array], outputs: Outputs) -> Check:
+        """The graph's selection from its own tensors must be numpy's, number by number."""
+        try:
+            found = self._reference.read(outputs)
+        except ContractError as error:
+            return self._check("selection", passed=False, detail=str(error))
+        detail = ""
+        for shift in (0.0, -_TIE_IOU, _TIE_IOU):
+            difference = _first_difference(self._reference.select(dense, iou_shift=shift), found)
+            if not difference:
+                return self._check("selection", passed=True, unit="rows that differ", max_abs=0.0, tolerance=0.0)
+            detail = detail or difference
+        return self._check("selection", passed=False, unit="rows that differ", tolerance=0.0, detail=detail)
+
+    def _set(self, dense: Mapping[str, Array], outputs: Outputs) -> Check:
+        """The file's detections against a selection from torch's tensors."""
+        try:
+            found = self._reference.read(outputs)
+        except ContractError as error:
+            return self._check("detections", passed=False, detail=str(error))
+        side = float(max(self._options.image_hw))
+        expected = self._cut(self._case.torch)
+        want, have = self._reference.scaled(expected), self._reference.scaled(dense)
+        # Twice, because the session that shows its inner tensors may round differently from the one that does not.
+        boxes, scores = (2 * float(np.abs(have[n][1] - want[n][1]).max()) + 1e-6 for n in expected)
+        result = compare_sets(
+            self._reference.select(expected),
+            found,
+            options=self._options,
+            suppresses="num_dets" in outputs,
+            slack=Slack(box_px=min(boxes, self._tolerance) * side, score=min(scores, self._tolerance)),
+            tolerance_px=self._tolerance * side,
+            tolerance_score=self._tolerance,
+        )
+        return self._check(
+            "detections",
+            passed=not result.unexplained,
+            unit="share of the longer side, or score",
+            max_abs=max(result.max_box_px / side, result.max_score),
+            tolerance=self._tolerance,
+            flips=tuple(shortened(result.explained)),
+            detail=_set_words(result.pairs, result.explained, result.unexplained),
+        )
+
+
+def _set_words(pairs: int, explained: Sequence[str], unexplained: Sequence[str]) -> str:
+    flips = f", {len(explained)} explained flips" if explained else ""
+    if not unexplained:
+        return f"{pairs} pairs{flips}"
+    return f"detections, {unexplained[0]} ({len(unexplained)} unexplained, {pairs} pairs{flips})"
+
+
+def _first_difference(expected: Sequence[Prediction], found: Sequence[Prediction]) -> str:
+    """Where two selections differ first; empty when they are equal."""
+    for image, (want, have) in enumerate(zip(expected, found, strict=True)):
+        if len(want.scores) != len(have.scores):
+            return f"image {image}: expected {len(want.scores)} detections, found {len(have.scores)}"
+        for word, a, b in (
+            ("class", want.labels, have.labels),
+            ("score", want.scores, have.scores),
+            ("box", want.boxes_xyxy, have.boxes_xyxy),
+        ):
+            same = np.isclose(a, b, rtol=1e-6, atol=1e-4) if word == "box" else a == b
+            rows = np.flatnonzero(~same.reshape(len(same), -1).all(1))
+            if len(rows):
+                row = int(rows[0])
+                return f"image {image}, row {row}: {word} expected {a[row]}, found {b[row]}"
+    return ""
+
+
+def _cases(
+    reference: Reference,
+    options: ExportOptions,
+    images: Mapping[str, Sequence[Array]],
+    notes: list[str],
+    steps: _Steps,
+) -> list[_Case]:
+    most = max(BATCHES)
+    batches = {"synthetic": reference.synthetic(most)}
+    for name, pictures in images.items():
+        feeds = [reference.feeds(pictures[i % len(pictures)]) for i in range(most)]
+        batches[name] = {key: np.concatenate([f[key] for f in feeds]) for key in feeds[0]}
+        if len(pictures) < most:
+            notes.append(f"{name}: {len(pictures)} images, repeated to fill a batch of {most}")
+    cases = []
+    for name, feeds_of in batches.items():
+        own = None
+        try:
+            own = _by_image(reference, feeds_of, options.precision, steps)
+        except Unsupported as error:
+            notes.append(f"no budget relative to the golden: {error}; the tolerance is meant against torch fp32")
+        torch32 = (
+            own if options.precision == "fp32" and own is not None else _by_image(reference, feeds_of, "fp32", steps)
+        )
+        golden = _by_image(reference, feeds_of, "fp64", steps)
+        cases.append(_Case(images=name, feeds=feeds_of, torch=torch32, golden=golden, own=own))
+    return cases
+
+
+def _by_image(
+    reference: Reference, feeds: Mapping[str, Array], precision: ReferencePrecision, steps: _Steps
+) -> Outputs:
+    """One image at a time: torch at fp64 would need eight times the memory for a batch."""
+    count = len(next(iter(feeds.values())))
+    found = []
+    for index in range(count):
+        found.append(reference.outputs({name: v[index : index + 1] for name, v in feeds.items()}, precision))
+        steps.next()
+    return {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}
+
+
+def _probe(path: Path, out: Path, selects_from: Mapping[str, Sequence[Any]], dense: Outputs) -> tuple[TensorSpec, ...]:
+    """Write the file with the tensors that its selection reads as further outputs, under the reference's names."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    from bench.precision import onnxfile
+
+    model = onnx.load(str(path))
+    nodes = {node.name: node for node in model.graph.node}
+    added = []
+    for name, (node, index) in selects_from.items():
+        if node not in nodes:
+            raise ArtifactError(f"{path}: has no node {node!r}, which reads {name!r}. Export it again.")
+        inner = nodes[node].input[index]
+        shape = ["batch", *dense[name].shape[1:]]
+        if inner != name:
+            model.graph.node.append(helper.make_node("Identity", [inner], [name], name=f"/probe/{name}"))
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        added.append(TensorSpec(name=name, shape=tuple(shape), dtype="float32"))
+    onnx.save(model, str(out))
+    return (*onnxfile.inspect(path)[1], *added)
+
+
+def _open(
+    path: Path, device: str, options: ExportOptions, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> Runner:
+    artifact = Artifact(
+        kind="onnx",
+        path=path,
+        sha256=sha256_file(path),
+        precision=options.precision,
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+    )
+    cell = Cell(model="export", backend=BACKEND, device=device, precision=options.precision, fixtures="validation")
+    return load_backend(BACKEND).open(artifact, cell, threads=1)
+
+
+def _evidence(runner: Runner, mode: str) -> dict[str, Any]:
+    seen = runner.attest()
+    return {
+        "provider": seen.provider,
+        "precision": seen.precision,
+        "emulated": seen.emulated or mode == "emulated",
+        "left_to_cpu": seen.details.get("misplaced", ""),
+        "placement": seen.details.get("placement", {}),
+    }
+
+
+def _provider(device: str, evidence: Mapping[str, Any]) -> list[Check]:
+    """On a GPU the provider must be the one asked for: what ran elsewhere says nothing about it."""
+    if device == "cpu" or evidence["provider"] == _CUDA:
+        return []
+    return [_failed(device, "all", 0, "provider", f"asked for {_CUDA}, ran on {evidence['provider']}")]
+
+
+def _signature(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Check:
+    """Names, shapes and dtypes of the file are those that its metadata states."""
+    from bench.precision import onnxfile
+
+    found = dict(zip(("input", "output"), onnxfile.inspect(path), strict=True))
+    for word, declared in (("input", inputs), ("output", outputs)):
+        have, want = list(map(str, found[word])), list(map(str, declared))
+        if have != want:
+            return _failed("file", "none", 0, f"{word}s", f"expected {'; '.join(want)}, found {'; '.join(have)}")
+    return Check(device="file", images="none", batch=0, tensor="names, shapes, dtypes", passed=True)
+
+
+def _failed(device: str, images: str, batch: int, tensor: str, detail: str) -> Check:
+    return Check(device=device, images=images, batch=batch, tensor=tensor, passed=False, detail=detail)
