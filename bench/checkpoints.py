@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.errors import InputError
+from bench.errors import ContractError, InputError
 from bench.files import write_atomic
 from bench.passes import Pass
 from bench.schema import dumps, read_json
 from bench.types import Prediction
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from bench.types import Array, Cell
 
-FORMAT = "cell_checkpoint/2"
+FORMAT = "cell_checkpoint/3"
 
 
 def save(
@@ -41,6 +42,7 @@ def save(
 
     Raises:
         InputError: the folder cannot be written.
+        ContractError: an attribute in some of the images only.
     """
     ids = sorted(done.predictions)
     found = [done.predictions[i] for i in ids]
@@ -56,6 +58,9 @@ def save(
     }
     if found and all(p.keypoints_xys is not None for p in found):
         arrays["keypoints_xys"] = np.concatenate([p.keypoints_xys for p in found if p.keypoints_xys is not None])
+    given = [p.attributes for p in found if p.attributes is not None]
+    if len(given) == len(found):
+        arrays.update({f"attribute:{name}": np.concatenate([a[name] for a in given]) for name in _shared_names(given)})
     for word, sequence in (("raw", raw), ("kept", done.kept)):
         arrays.update({f"{word}:{i}:{name}": value for i, o in enumerate(sequence) for name, value in o.items()})
     buffer = io.BytesIO()
@@ -97,6 +102,15 @@ def restore(
         return f"its checkpoint cannot be read ({error})"
 
 
+def _shared_names(attributes: list[Mapping[str, Array]]) -> list[str]:
+    """Attributes that every image has, also those without detections; an adapter that leaves some out is at fault."""
+    names = {name for a in attributes for name in a}
+    lacking = sorted(name for name in names if any(name not in a for a in attributes))
+    if lacking:
+        raise ContractError(f"attribute '{lacking[0]}' is given for some images and not for others")
+    return sorted(names)
+
+
 def _pass(document: dict[str, Any], arrays: dict[str, Array]) -> Pass:
     ends = np.cumsum(arrays["counts"])
     predictions = {}
@@ -104,8 +118,13 @@ def _pass(document: dict[str, Any], arrays: dict[str, Array]) -> Pass:
         arrays["image_ids"].tolist(), (ends - arrays["counts"]).tolist(), ends.tolist(), strict=True
     ):
         keypoints = arrays["keypoints_xys"][start:end] if "keypoints_xys" in arrays else None
+        attributes = {k.partition(":")[2]: v[start:end] for k, v in arrays.items() if k.startswith("attribute:")}
         predictions[image_id] = Prediction(
-            arrays["boxes_xyxy"][start:end], arrays["scores"][start:end], arrays["labels"][start:end], keypoints
+            arrays["boxes_xyxy"][start:end],
+            arrays["scores"][start:end],
+            arrays["labels"][start:end],
+            keypoints,
+            attributes or None,
         )
     return Pass(
         predictions=predictions,

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bench import checkpoints
+from bench.errors import ContractError
 from bench.passes import Pass
 from bench.types import Cell, Prediction
 
@@ -9,12 +12,13 @@ CELL = Cell(model="m", backend="b", device="cpu", precision="fp32", fixtures="f"
 IDENTITY = {"artifact": "a" * 64, "threads": 1}
 
 
-def make_pass(keypoints=False):
+def make_pass(keypoints=False, poses=False):
     def prediction(count):
         boxes = np.arange(count * 4, dtype=np.float32).reshape(count, 4)
         boxes[:1] = np.nan
         points = np.ones((count, 17, 3), np.float32) if keypoints else None
-        return Prediction(boxes, np.linspace(1, 0, count, dtype=np.float32), np.arange(count), points)
+        attributes = {"rotation": np.full((count, 3, 3), np.nan), "depth_m": np.arange(count) / 7} if poses else None
+        return Prediction(boxes, np.linspace(1, 0, count, dtype=np.float32), np.arange(count), points, attributes)
 
     return Pass(
         predictions={7: prediction(3), 2: prediction(0), 9: prediction(2)},
@@ -48,6 +52,23 @@ def test_a_checkpoint_gives_everything_back_nan_and_empty_images_included(tmp_pa
     assert found.repeat_noise["other"] == 0.5
     for got, expected in zip([*found.kept, *found_raw], [*done.kept, *raw], strict=True):
         np.testing.assert_array_equal(got["out:1"], expected["out:1"])
+
+
+def test_poses_come_back_so_that_a_resumed_cell_keeps_them(tmp_path):
+    done, _ = saved(tmp_path, poses=True)
+    _, found, _ = checkpoints.restore(tmp_path, CELL, IDENTITY)
+    for image, expected in done.predictions.items():
+        for name, column in expected.attributes.items():
+            np.testing.assert_array_equal(found.predictions[image].attributes[name], column)
+    saved(tmp_path)
+    assert checkpoints.restore(tmp_path, CELL, IDENTITY)[1].predictions[7].attributes is None
+
+
+def test_an_attribute_in_some_of_the_images_cannot_be_kept(tmp_path):
+    done = make_pass(poses=True)
+    done.predictions[9] = replace(done.predictions[9], attributes={"depth_m": np.zeros(2)})
+    with pytest.raises(ContractError, match="'rotation' is given for some images"):
+        checkpoints.save(tmp_path, CELL, IDENTITY, {}, done, [])
 
 
 def test_another_artefact_or_setting_is_named_and_not_taken(tmp_path):
