@@ -44,7 +44,12 @@ RULES = (
     Rule(r"cv[23]\.\d\.2\.weight$", "scaled", 2.5),
     Rule(r"\.m\.\d+\.(cv2|cv1\.4)\.conv\.weight$", "scaled", 0.8),
     Rule(r"\.(ffn\.1|attn\.proj)\.conv\.weight$", "scaled", 0.8),
-    Rule(r"cv3\.\d\.2\.bias$", "signed", -2.5, 0.3),
+    Rule(r"level_embed$", "signed", 0.0, 0.5),
+    Rule(r"query_embed\.weight$", "signed", 0.0, 1.5),
+    Rule(r"head\.cls\.weight$", "scaled", 1.5),
+    Rule(r"linear2\.weight$", "scaled", 0.6),
+    Rule(r"(self_attn|multihead_attn)\.out_proj\.weight$", "scaled", 0.5),
+    Rule(r"(cv3\.\d\.2|head\.cls)\.bias$", "signed", -2.5, 0.3),
     Rule(r"bias$", "signed", 0.0, 0.05),
 )
 

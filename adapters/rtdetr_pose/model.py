@@ -1,0 +1,198 @@
+"""The network: images to raw outputs per query. Learned (or grid-anchored) queries, dense attention, no selection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adapters.rtdetr_pose.blocks import FPNPAN, CSPResNet
+from adapters.rtdetr_pose.config import STRIDES_PX, NetworkConfig
+from adapters.rtdetr_pose.heads import IntrinsicsHead, KeypointHead, MainHead, OffsetHead, Outputs
+from adapters.rtdetr_pose.transformer import DecoderStack, EncoderStack, position_encoding
+
+if TYPE_CHECKING:
+    from adapters.rtdetr_pose.denoise import Noised
+
+BACKGROUND_PRIOR = 0.9
+"""Share of the background in the scores of a fresh network: most queries match nothing."""
+ANCHOR_SIZE = 0.15
+"""Width and height of an anchored query's box before training, share of the image."""
+
+
+class Projector(nn.Module):
+    """1x1 convolutions with bias to the width of the tokens."""
+
+    def __init__(self, channels: tuple[int, int, int], width: int) -> None:
+        super().__init__()
+        self.proj = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+
+    def forward(self, levels: list[Tensor]) -> list[Tensor]:
+        """Three (B, c, h, w) -> three (B, D, h, w)."""
+        return [project(level) for project, level in zip(self.proj, levels, strict=True)]
+
+
+class Encoder(nn.Module):
+    """Pyramid, then attention over the cells of the token levels."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.level_embed = nn.Parameter(torch.zeros(len(STRIDES_PX), config.hidden))
+        self.projector = Projector(config.stages, config.hidden)
+        self.fpn = FPNPAN(config.hidden)
+        self.encoder = EncoderStack(config.encoder_layers, config.hidden, config.heads, config.feedforward)
+        self.token_levels = config.token_levels
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        """Three levels of the backbone -> memory (B, T, D), finest level first, each row by row."""
+        pyramid = self.fpn(self.projector(levels))
+        parts = []
+        for index in self.token_levels:
+            level = pyramid[index]
+            # ints, so that a traced graph holds constants: the size is static
+            place = position_encoding(int(level.shape[2]), int(level.shape[3]), int(level.shape[1]), level)
+            parts.append(level.flatten(2).transpose(1, 2) + (place + self.level_embed[index]))
+        return self.encoder(torch.cat(parts, 1))
+
+
+class Decoder(nn.Module):
+    """Queries that look at each other and at the memory."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.decoder = DecoderStack(config.decoder_layers, config.hidden, config.heads, config.feedforward)
+
+    def forward(self, queries: Tensor, memory: Tensor, blocked: Tensor | None = None) -> list[Tensor]:
+        """(B, Q, D), (B, T, D) -> one (B, Q, D) per layer."""
+        return self.decoder(queries, memory, blocked)
+
+
+class RtDetrPose(nn.Module):
+    """The network of a `NetworkConfig`.
+
+    Args:
+        config: sizes; ``base`` gives the official state dict.
+        denoising: add the embeddings of noised truths (`denoise.Denoising`), which only training uses.
+    """
+
+    def __init__(self, config: NetworkConfig, *, denoising: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = CSPResNet(config.stem, config.stages, config.bottlenecks)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.query_embed = nn.Embedding(config.queries, config.hidden)
+        self.head = MainHead(config.hidden, config.classes, log_sigma=config.log_sigma)
+        self.offset_head = OffsetHead(config.hidden)
+        self.k_head = IntrinsicsHead(config.hidden)
+        self.keypoint_head = KeypointHead(config.hidden, config.keypoints) if config.keypoints else None
+        self.denoise: nn.Module | None = None
+        if denoising:
+            from adapters.rtdetr_pose.denoise import Denoising
+
+            self.denoise = Denoising(config)
+        self._initialise()
+
+    @property
+    def classes(self) -> int:
+        """Foreground classes."""
+        return self.config.classes
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) RGB in 0..1 -> the last layer's outputs, named by ``config.output_names``.
+
+        Raises:
+            InputError: an image size that does not fit, or whose attention exceeds the limit of the config.
+        """
+        return tuple(self.layers(images)[-1].named().values())
+
+    def layers(self, images: Tensor, noised: Noised | None = None) -> list[Outputs]:
+        """Outputs of every decoder layer, the last one last.
+
+        Args:
+            images: (B, 3, H, W) RGB in 0..1.
+            noised: further queries made from the truth; they come after the network's own, which do not see them.
+
+        Raises:
+            InputError: see ``forward``.
+        """
+        self.config.check_image_hw((int(images.shape[2]), int(images.shape[3])))
+        memory = self.encoder(self.backbone(images))
+        queries, anchors = self._queries(memory, images)
+        blocked = None
+        if noised is not None:
+            queries = torch.cat((queries, noised.queries), 1)
+            if anchors is not None:
+                anchors = torch.cat((anchors.expand(len(images), -1, -1), noised.anchors), 1)
+            blocked = noised.blocked
+        return [self._predict(decoded, anchors) for decoded in self.decoder(queries, memory, blocked)]
+
+    def _queries(self, memory: Tensor, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Start of the queries (B, Q, D), and raw boxes (1, Q, 4) that predictions are relative to, or None."""
+        learned = self.query_embed.weight
+        if not self.config.anchored:
+            return learned.expand(images.shape[0], -1, -1), None
+        stride = STRIDES_PX[self.config.token_levels[-1]]
+        height, width = int(images.shape[2]) // stride, int(images.shape[3]) // stride
+        grid = self.config.query_grid
+        cells = memory[:, -height * width :]
+        if (height, width) != (grid, grid):
+            maps = cells.transpose(1, 2).unflatten(2, (height, width))
+            maps = functional.interpolate(maps, size=(grid, grid), mode="bilinear", align_corners=False)
+            cells = maps.flatten(2).transpose(1, 2)
+        return cells + learned, torch.as_tensor(grid_boxes(grid), dtype=memory.dtype, device=memory.device)
+
+    def _predict(self, decoded: Tensor, anchors: Tensor | None) -> Outputs:
+        found = self.head(decoded)
+        if anchors is not None:
+            found["bbox"] = found["bbox"] + anchors
+        if self.keypoint_head is not None:
+            found["keypoints"] = self.keypoint_head(decoded, found["bbox"].detach() if anchors is not None else None)
+        own = decoded if decoded.shape[1] == self.config.queries else decoded[:, : self.config.queries]
+        return Outputs(offsets=self.offset_head(decoded), k_delta=self.k_head(own), **found)
+
+    def _initialise(self) -> None:
+        """Values to train from: rare foreground, boxes near their anchors, rotations near the identity."""
+        classes = self.config.classes
+        nn.init.normal_(self.encoder.level_embed, std=0.02)
+        nn.init.zeros_(self.head.cls.bias)
+        with torch.no_grad():
+            self.head.cls.bias[classes] = float(np.log(BACKGROUND_PRIOR / ((1 - BACKGROUND_PRIOR) / classes)))
+            self.head.rot6d.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))
+        if self.config.anchored:
+            nn.init.normal_(self.query_embed.weight, std=0.02)
+            nn.init.normal_(self.head.box.weight, std=0.01)
+            nn.init.zeros_(self.head.box.bias)
+
+
+def grid_boxes(cells: int) -> np.ndarray:
+    """(1, cells^2, 4) raw (before the sigmoid) centre x, y, width, height of a square grid, row by row."""
+    middle = (np.arange(cells) + 0.5) / cells
+    y, x = np.meshgrid(middle, middle, indexing="ij")
+    size = np.full(cells * cells, ANCHOR_SIZE)
+    shares = np.stack((x.ravel(), y.ravel(), size, size), 1)[None]
+    raw: np.ndarray = np.log(shares / (1 - shares))
+    return raw
+
+
+def spread(network: RtDetrPose) -> None:
+    """Give random weights outputs that differ between queries and images.
+
+    With default values the scores of all queries are nearly equal, and rounding alone reorders them: nothing about a
+    runtime could be seen. Uses torch's global generator.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            nn.init.normal_(module.running_mean, 0, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    nn.init.normal_(network.query_embed.weight, 0, 1.5 if not network.config.anchored else 0.5)
+    nn.init.normal_(network.encoder.level_embed, 0, 0.5)
+    nn.init.normal_(network.head.cls.weight, 0, 0.25)
+    nn.init.normal_(network.head.cls.bias, 0, 0.3)
+    for layer in (network.head.box, network.head.rot6d, network.head.log_z, network.offset_head.offset):
+        nn.init.normal_(layer.weight, 0, 0.1)
