@@ -19,7 +19,7 @@ from bench.schema import dumps, read_json
 from bench.types import Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
     from pathlib import Path
 
     from bench.types import Array, Cell
@@ -58,9 +58,7 @@ def save(
     }
     if found and all(p.keypoints_xys is not None for p in found):
         arrays["keypoints_xys"] = np.concatenate([p.keypoints_xys for p in found if p.keypoints_xys is not None])
-    given = [p.attributes for p in found if p.attributes is not None]
-    if len(given) == len(found):
-        arrays.update({f"attribute:{name}": np.concatenate([a[name] for a in given]) for name in _shared_names(given)})
+    arrays.update(_attributes(found))
     for word, sequence in (("raw", raw), ("kept", done.kept)):
         arrays.update({f"{word}:{i}:{name}": value for i, o in enumerate(sequence) for name, value in o.items()})
     buffer = io.BytesIO()
@@ -102,13 +100,19 @@ def restore(
         return f"its checkpoint cannot be read ({error})"
 
 
-def _shared_names(attributes: list[Mapping[str, Array]]) -> list[str]:
-    """Attributes that every image has, also those without detections; an adapter that leaves some out is at fault."""
-    names = {name for a in attributes for name in a}
-    lacking = sorted(name for name in names if any(name not in a for a in attributes))
-    if lacking:
-        raise ContractError(f"attribute '{lacking[0]}' is given for some images and not for others")
-    return sorted(names)
+def _attributes(found: Sequence[Prediction]) -> dict[str, Array]:
+    """``attribute:<name>`` -> the rows of all images."""
+    filled = [p for p in found if len(p.scores)]
+    joined: dict[str, Array] = {}
+    for name in sorted({name for p in filled for name in p.attributes or ()}):
+        columns = [(p.attributes or {}).get(name) for p in filled]
+        given = [column for column in columns if column is not None]
+        if len(given) < len(columns):
+            raise ContractError(
+                f"attribute '{name}' is given for {len(given)} of {len(columns)} images with detections"
+            )
+        joined[f"attribute:{name}"] = np.concatenate(given)
+    return joined
 
 
 def _pass(document: dict[str, Any], arrays: dict[str, Array]) -> Pass:
