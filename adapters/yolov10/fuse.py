@@ -1,7 +1,7 @@
 """Fold what inference does not need as a separate step: batch norms, and the 3x3 beside the 7x7 depthwise convolution.
 
-The sums are formed in float64 and rounded once, so that a folded network is as near to the truth as the original one. The
-original stays the reference of every comparison; the folded network is what gets exported.
+The sums are formed in float64 and rounded once, so that a folded network is as near to the truth as the original one.
+The original stays the reference of every comparison; the folded network is what gets exported.
 """
 
 from __future__ import annotations
