@@ -98,6 +98,19 @@ def test_both_boxes_of_a_blend_stay_on_their_objects(a, b, share):
         assert abs(out.image_rgb_u8[..., channel].max() - 255 * weight) <= 1
 
 
+def test_labels_and_attributes_of_the_boxes_that_leave_leave_with_them():
+    out_of_sight, visible = [0, 0, 10, 10], [50, 50, 60, 60]
+    part = Example(
+        image_rgb_u8=np.zeros((SIDE, SIDE, 3), np.uint8),
+        boxes_xyxy=np.array([out_of_sight, visible], np.float32),
+        labels=np.array([5, 6]),
+        attributes={"depth_m": np.array([1.5, 2.5])},
+    )
+    out = mosaic([part] * 4, SIDE, zoom=1.0, meet_xy=(32, 32))
+    assert out.labels.tolist() == [6, 5]  # upper left shows its lower right corner, and lower right its upper left
+    assert out.attributes["depth_m"].tolist() == [2.5, 1.5]
+
+
 def test_slivers_are_dropped_and_everything_else_stays():
     moved = np.array([[0, 0, 10, 10], [-86, 0, 14, 10], [-84, 0, 16, 10], [0, 0, 1.9, 10], [0, 0, 2, 10]], float)
     np.testing.assert_array_equal(visible_rows(moved, np.clip(moved, 0, 64)), [0, 2, 4])
