@@ -7,7 +7,7 @@ import pytest
 
 from bench import registry
 from bench.errors import ContractError, UsageError
-from bench.registry import adapter_reference, backend_reference, load_adapter, load_backend
+from bench.registry import adapter_reference, backend_reference, fitted_reference, load_adapter, load_backend
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOOD = """
@@ -116,3 +116,83 @@ def test_importing_the_core_and_every_adapter_loads_no_runtime():
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+FITTING = """
+from dataclasses import replace
+from adapters.examples.fastestdet import adapter as base
+
+class Mine:
+    def __init__(self, spec): self.spec = spec
+    def __getattr__(self, name): return getattr(base, name)
+    def fitted(self, weights): return Mine(replace(self.spec, name=NAME or self.spec.name, origin=str(weights)))
+
+NAME = None
+adapter = Mine(base.spec)
+"""
+
+
+@pytest.fixture
+def fitting(tmp_path):
+    """An adapter that tells which weights it was fitted to, in a folder whose name could break a split."""
+    folder = tmp_path / "a::b"
+    folder.mkdir()
+    path = folder / "mine.py"
+    path.write_text(FITTING)
+    return path
+
+
+@pytest.mark.parametrize(
+    "weights", ["/w/best.pt", "C:/w/best.pt", "/w/a::b/best.pt", "/w/x.py::y.pt", "/w/new\nline.pt"]
+)
+def test_a_target_with_weights_is_the_adapter_fitted_to_them(fitting, weights):
+    assert load_adapter(f"{fitting}::{weights}").spec.origin == weights
+    assert load_adapter(str(fitting)).spec.origin != weights
+
+
+@pytest.mark.parametrize(
+    ("target", "plain", "weights"),
+    [
+        ("yolov10n::/w/best.pt", "yolov10n", "/w/best.pt"),
+        ("yolov10n::D:\\w\\best.pt", "yolov10n", "D:\\w\\best.pt"),
+        ("package.module:attribute::/w/best.pt", "package.module:attribute", "/w/best.pt"),
+        ("C:\\m\\mine.py::D:\\w\\best.pt", "C:\\m\\mine.py", "D:\\w\\best.pt"),
+        ("/a::b/mine.py::/w/best.pt", "/a::b/mine.py", "/w/best.pt"),
+    ],
+)
+def test_names_drives_and_colons_do_not_break_the_split(target, plain, weights):
+    found = registry._FITTED.fullmatch(target)
+    assert found is not None
+    assert (found["plain"], found["weights"]) == (plain, weights)
+
+
+@pytest.mark.parametrize(
+    "target", ["yolov10n", "package.module:attribute", "/a::b/mine.py", "C:\\m\\mine.py", "yolov10n::"]
+)
+def test_a_target_without_weights_is_not_split(target):
+    assert registry._FITTED.fullmatch(target) is None
+
+
+def test_a_reference_is_fitted_only_where_the_adapter_can_be(fitting, tmp_path):
+    weights = tmp_path / "best.pt"
+    reference = fitted_reference(adapter_reference(str(fitting)), weights)
+    assert reference.name == "fastestdet"
+    assert reference.target == f"{fitting}::{weights}"
+    plain = adapter_reference("fastestdet")
+    assert fitted_reference(plain, weights) == plain
+
+
+def test_weights_that_ship_with_a_model_need_no_fitting():
+    plain = adapter_reference("yolov10n")
+    assert fitted_reference(plain, load_adapter("yolov10n").spec.default_weights) == plain
+
+
+def test_an_adapter_that_cannot_be_fitted_says_so_when_it_is_asked_to():
+    with pytest.raises(ContractError, match="fastestdet cannot be fitted to weights: it lacks fitted"):
+        load_adapter("fastestdet::/w/best.pt")
+
+
+def test_fitting_must_not_change_the_name_of_a_cell(fitting):
+    fitting.write_text(FITTING.replace("NAME = None", "NAME = 'other'"))
+    with pytest.raises(ContractError, match="fastestdet calls itself other"):
+        load_adapter(f"{fitting}::/w/best.pt")
