@@ -266,3 +266,33 @@ def test_a_pattern_that_freezes_nothing_or_everything_is_a_usage_error(pattern, 
     with pytest.raises(UsageError, match=message):
         freeze(network, pattern, BACKBONE)
     assert [p.requires_grad for p in network.parameters()] == learning
+
+
+def test_a_head_that_the_weights_have_is_not_replaced_by_its_counterpart():
+    donor = {"body.weight": torch.zeros(2, 2), "head.weight": torch.ones(2, 2)}
+    network = nn.ModuleDict({"body": nn.Linear(2, 2, bias=False), "head": nn.Linear(2, 2, bias=False)})
+    loaded = load_weights(network, donor, "weights x", copies={"head.": "body."})
+    assert torch.equal(network["head"].weight, donor["head.weight"])
+    assert loaded.copied == ()
+
+
+def test_an_entry_that_is_missing_in_a_rebuilt_head_stays_an_error(coco_n):
+    state = dict(coco_n)
+    del state["model.23.cv3.1.0.0.conv.weight"]
+    with pytest.raises(InputError, match=r"1 missing: model\.23\.cv3\.1\.0\.0\.conv\.weight"):
+        load_weights(YoloV10("n", 8), state, "weights x", class_dependent=CLASS_DEPENDENT)
+
+
+def test_a_refused_file_leaves_the_network_as_it_was():
+    network = Small(3)
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(InputError, match="1 unexpected: more"):
+        load_weights(
+            network,
+            {**Small(4).state_dict(), "more": torch.zeros(1)},
+            "weights x",
+            class_dependent=("head.",),
+            class_names_from=("a", "b", "c", "d"),
+            class_names_to=("c", "e", "a"),
+        )
+    assert all(equal(network, before, before))
