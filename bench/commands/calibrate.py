@@ -14,7 +14,7 @@ from bench.commands.calibration_cache import shown
 from bench.console import ConsoleEvents
 from bench.errors import InputError, UsageError, did_you_mean
 from bench.files import sha256_file
-from bench.fixtures import list_fixtures, resolve
+from bench.fixtures import list_fixtures, resolve, splits_of
 from bench.host import package_versions
 from bench.lanes import Lane, Limits
 from bench.making import Maker
@@ -186,10 +186,11 @@ def _open(name: str, split: str, events: Events) -> FixtureSet:
 def _evaluation_sets(name: str, spec: ModelSpec, more: Sequence[str], events: Events) -> list[FixtureSet]:
     """Sets that int8 will be judged on: those asked for, the model's own, and the val split of the set itself.
 
-    A folder has a single split, so it is no evaluation set by itself.
+    A folder without splits is no evaluation set by itself.
     """
     found = [_open(other, "val", events) for other in more]
-    own = [n for n in dict.fromkeys((name, spec.default_fixtures)) if n in list_fixtures() or n.endswith(".json")]
+    named = [n for n in dict.fromkeys((name, spec.default_fixtures)) if n in list_fixtures() or n.endswith(".json")]
+    own = [*named, name] if name not in named and "val" in splits_of(name) else named
     for other in own:
         try:
             found.append(_open(other, "val", events))

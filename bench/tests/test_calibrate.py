@@ -210,6 +210,19 @@ def test_the_val_split_of_the_set_itself_is_compared(calibrate, place, tmp_path)
     assert "not compared with" in err
 
 
+def test_the_val_split_of_a_folder_is_compared_with_its_train_images(calibrate, place, tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / "own" / "labels" / split).mkdir(parents=True)
+        (tmp_path / "own" / "images" / split).mkdir(parents=True)
+    images = sorted((place / "pool").iterdir())
+    for path in images[:3]:
+        (tmp_path / "own" / "images" / "train" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "own" / "images" / "val" / "leaked.png").write_bytes(images[0].read_bytes())
+    code, _, err = calibrate("--images", 3, "--out", "c.json", fixtures=tmp_path / "own")
+    assert code == 2
+    assert "1 of the 3 images are also in the evaluation set (own)" in err
+
+
 def test_a_non_finite_activation_is_named_with_the_image(calibrate, tmp_path):
     model = tiny_model()
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == "body.weight")
