@@ -32,4 +32,9 @@ Strict = Annotated[bool, typer.Option("--strict-undecided", help="Undecided is a
 Margin = Annotated[list[str] | None, typer.Option("--margin", metavar="P=X", help=HELP["margin"])]
 Bootstrap = Annotated[Text, typer.Option("--bootstrap", metavar="N", help=HELP["bootstrap"])]
 Band = Annotated[Text, typer.Option("--band", metavar="PERCENT", help=HELP["band"])]
+Protocol = Annotated[Text, typer.Option("--protocol", metavar="NAME|FILE", help=HELP["protocol"])]
+AllowMismatch = Annotated[
+    bool,
+    typer.Option("--allow-protocol-mismatch", "--allow-protocol-mismatches", help=HELP["allow_protocol_mismatch"]),
+]
 Seed = Annotated[Text, typer.Option("--seed", metavar="N", help=HELP["seed"])]

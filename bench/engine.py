@@ -14,6 +14,7 @@ from bench.host import describe_git, describe_host
 from bench.judging import INCLUDES, judge_model
 from bench.modelrun import GOLDEN_IMAGES, ModelRun
 from bench.predictions import write_predictions
+from bench.protocols import evaluate
 from bench.results import SuiteResult
 from bench.scoring import scorer_name
 from bench.speed import BAND
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from bench.events import Events
     from bench.matrix import ModelPlan, Request
     from bench.modelrun import Record
+    from bench.protocols import Protocol
     from bench.results import CellResult
     from bench.types import Cell
 
@@ -88,7 +90,7 @@ def run(
     for model in runs:
         if not interrupted and aborted is None:
             try:
-                model.measure(lambda record, model=model: _keep(record, model, folder))  # type: ignore[misc]
+                model.measure(lambda record, model=model: _keep(record, model, folder, request.protocol))  # type: ignore[misc]
             except KeyboardInterrupt:
                 interrupted = True
             except InputError as error:
@@ -111,6 +113,7 @@ def run(
         exit_code=130 if interrupted else 2 if aborted else exit_code(results),
         interrupted=interrupted,
         aborted=aborted,
+        evaluation={p.spec.name: evaluate(p.spec, p.fixtures, request.protocol) for p in plans},
     )
 
 
@@ -137,6 +140,7 @@ def protocol_of(request: Request, plans: Sequence[ModelPlan]) -> dict[str, Any]:
         f"seed {request.seed}",
         "cross_check": {"all": "every cell", "one": "one cell of each model", "none": "none"}[request.cross_check],
         "margins": margins,
+        "evaluation": {p.spec.name: _evaluation(p, request) for p in plans},
         "golden": f"fp64 of the weights' own framework on the first {GOLDEN_IMAGES} images",
         "fixtures": {p.fixtures.name: {"sha256": p.fixtures.sha256, "images": len(p.fixtures.samples)} for p in plans},
         "calibration": {p.spec.name: p.calibration_label for p in plans if p.calibration_label},
@@ -144,11 +148,18 @@ def protocol_of(request: Request, plans: Sequence[ModelPlan]) -> dict[str, Any]:
     }
 
 
+def _evaluation(plan: ModelPlan, request: Request) -> str:
+    """``shapes_eval 0123456789ab``, and what of it was not followed."""
+    pinned = evaluate(plan.spec, plan.fixtures, request.protocol)
+    but = f", but {'; '.join(map(str, pinned.mismatches))}" if pinned.mismatches else ""
+    return f"{pinned.id} {pinned.hash[:12]}{but}"
+
+
 def _range(low: int, high: int) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _keep(record: Record, model: ModelRun, folder: RunFolder) -> None:
+def _keep(record: Record, model: ModelRun, folder: RunFolder, protocol: Protocol | None) -> None:
     """Write a cell's detections at once: what is finished survives whatever happens next."""
     if record.accuracy is None:
         return
@@ -159,12 +170,22 @@ def _keep(record: Record, model: ModelRun, folder: RunFolder) -> None:
         plan.fixtures,
         plan.labels_to_categories,
         wrap=True,
-        meta=prediction_meta(plan, record.cell, record.version, record.artifact.sha256 if record.artifact else None),
+        meta=prediction_meta(
+            plan,
+            record.cell,
+            record.version,
+            record.artifact.sha256 if record.artifact else None,
+            protocol=protocol,
+        ),
     )
 
 
-def prediction_meta(plan: ModelPlan, cell: Cell, runtime: str, artifact_sha256: str | None) -> dict[str, Any]:
+def prediction_meta(
+    plan: ModelPlan, cell: Cell, runtime: str, artifact_sha256: str | None, *, protocol: Protocol | None = None
+) -> dict[str, Any]:
     """What a predictions file says about its origin: model, runtime, artefact, images, and every setting in between."""
+    pinned = evaluate(plan.spec, plan.fixtures, protocol)
+    differs = {"protocol_mismatches": [str(m) for m in pinned.mismatches]} if pinned.mismatches else {}
     return {
         "model": plan.spec.name,
         "backend": cell.backend,
@@ -176,8 +197,13 @@ def prediction_meta(plan: ModelPlan, cell: Cell, runtime: str, artifact_sha256: 
         "fixtures_sha256": plan.fixtures.sha256,
         "score_floor": plan.spec.score_floor,
         "max_detections": plan.spec.max_detections,
+        "nms_iou": plan.spec.nms_iou,
+        "task": plan.spec.task,
         "image_hw": list(plan.spec.image_hw),
         "preprocess": dict(plan.spec.preprocessing),
+        "protocol_id": pinned.id,
+        "protocol_hash": pinned.hash,
+        **differs,
     }
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bench.probe import BackendFacts, Support
+    from bench.protocols import Protocol
     from bench.registry import Reference
     from bench.results import Role, Status
     from bench.types import Mode
@@ -73,6 +74,9 @@ class Request:
     """Run id under ``out`` whose finished cells are taken over."""
     command: str = ""
     waivers: tuple[Waiver, ...] = ()
+    protocol: Protocol | None = None
+    """What every model must be evaluated by; None: each run is pinned to its own settings."""
+    allow_protocol_mismatch: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from bench.errors import InputError, UsageError, did_you_mean
 from bench.lanes import Limits
 from bench.matrix import DEFAULT_PRECISIONS, Request
 from bench.precision.options import ACTIVATIONS, CALIBRATORS, Conversion
+from bench.protocols import load_protocol
 from bench.registry import load_backend
 from bench.types import PRECISIONS
 from bench.waivers import read_waivers
@@ -56,6 +57,8 @@ HELP = {
     "lane_timeout": "Seconds of silence after which a lane is taken to hang.",
     "lane_memory": "GB of resident memory that a lane may use.",
     "out": "Folder for reports.",
+    "protocol": "Evaluation protocol by name or file, which every model and file must follow (parity list protocols).",
+    "allow_protocol_mismatch": "Go on where the protocol is not followed, and say so.",
     "resume": "Run id of an interrupted run: its finished cells are not measured again (timing is).",
 }
 CROSS_CHECKS = ("all", "one", "none")
@@ -166,6 +169,8 @@ def make_request(values: Mapping[str, Any], *, command: str) -> Request:
         out=_path(given, "out") or Path("reports"),
         resume=_text(given, "resume"),
         waivers=read_waivers(Path(given["waivers"])) if "waivers" in given else (),
+        protocol=load_protocol(str(given["protocol"])) if "protocol" in given else None,
+        allow_protocol_mismatch=_flag(given, "allow_protocol_mismatch"),
         command=command,
     )
 
@@ -227,6 +232,13 @@ def _choice(given: Mapping[str, Any], name: str, known: Sequence[str], default: 
     value = str(given.get(name, default))
     if value not in known:
         raise UsageError(f"--{name.replace('_', '-')} {value}: unknown.{did_you_mean(value, known)}")
+    return value
+
+
+def _flag(given: Mapping[str, Any], name: str) -> bool:
+    value = given.get(name, False)
+    if not isinstance(value, bool):
+        raise UsageError(f"--{name.replace('_', '-')} {value!r}: a flag; in a configuration file it is true or false.")
     return value
 
 

@@ -10,6 +10,7 @@ from bench.events import Silent
 from bench.fixtures import category_ids, list_fixtures, resolve
 from bench.matrix import ModelPlan, plan_cells
 from bench.probe import probe
+from bench.protocols import evaluate, refuse
 from bench.registry import (
     adapter_names,
     adapter_reference,
@@ -36,7 +37,7 @@ def make_plans(request: Request, *, logs: Path, events: Events | None = None) ->
 
     Raises:
         UsageError: an unknown name, or a model without weights.
-        InputError: images, annotations or weights that cannot be used.
+        InputError: images, annotations or weights that cannot be used; a model that does not follow the protocol.
         ContractError: a plug-in that cannot be imported.
     """
     watcher: Events = events or Silent()
@@ -49,6 +50,7 @@ def make_plans(request: Request, *, logs: Path, events: Events | None = None) ->
     for adapter in adapters:
         spec = load_adapter(adapter.target).spec
         fixtures = _fixtures(request, spec, watcher)
+        _check_protocol(request, spec, fixtures, watcher)
         path = weights[adapter.name]
         has_module = path.suffix.lower() != ".onnx"
         cells, golden = plan_cells(
@@ -159,6 +161,15 @@ def _fixtures(request: Request, spec: ModelSpec, events: Events) -> FixtureSet:
     if not found.samples:
         raise UsageError(f"--fixtures {name}: holds no image.")
     return found.take(request.max_images)
+
+
+def _check_protocol(request: Request, spec: ModelSpec, fixtures: FixtureSet, events: Events) -> None:
+    if request.protocol is None:
+        return
+    found = evaluate(spec, fixtures, request.protocol).mismatches
+    where = f"{spec.name} on {fixtures.name}"
+    for warning in refuse(where, request.protocol.label, found, allow=request.allow_protocol_mismatch):
+        events.note(warning)
 
 
 def _calibration(

@@ -33,6 +33,7 @@ _TEXT_OPTIONS = (
     "seed",
     "recording",
     "waivers",
+    "protocol",
     "lane-timeout",
     "lane-memory",
     "out",
@@ -56,6 +57,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             default=None,
             help=HELP[name.replace("-", "_")].replace("%", "%%"),
         )
+    group.addoption(
+        "--allow-protocol-mismatch",
+        dest="parity_allow_protocol_mismatch",
+        action="store_const",
+        const=True,
+        default=None,
+        help=HELP["allow_protocol_mismatch"],
+    )
     group.addoption("--strict-undecided", action="store_true", help="An undecided cell fails its test.")
     group.addoption(
         "--parity-config",

@@ -398,4 +398,6 @@ class SuiteResult:
     interrupted: bool = False
     aborted: str | None = None
     """Why the run ended early: input that cannot be used."""
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    """Model -> ``{id, hash, settings, mismatches}``: the protocol it is pinned to, and what it really used."""
     schema: str = "suite_result/1"

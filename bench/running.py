@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.across.gating import gate, load_baseline
+from bench.across.pins import check_pins
 from bench.engine import open_folder, reopen_folder, run
 from bench.events import Silent
 from bench.planning import make_plans
+from bench.protocols import evaluate
 from bench.report.write import write_report
 from bench.schema import write_suite
 
@@ -50,6 +52,13 @@ def run_and_report(
     base = None if request.baseline is None else load_baseline(request.baseline)
     folder = open_folder(request.out) if request.resume is None else reopen_folder(request.out, request.resume)
     plans = make_plans(request, logs=folder.path / "logs", events=events)
+    if base is not None:
+        # refused before anything is measured
+        pins = {p.spec.name: evaluate(p.spec, p.fixtures, request.protocol) for p in plans}
+        models = pins.keys() & {record["cell"]["model"] for record in base.suite["cells"]}
+        stored = base.suite.get("evaluation", {})
+        for warning in check_pins(stored, pins, models, request.protocol, allow=request.allow_protocol_mismatch):
+            (events or Silent()).note(warning)
     if keep is not None:
         plans = [kept for p in plans if (kept := keep(p)) is not None]
     return conclude(plans, request, folder, events=events, base=base)

@@ -35,6 +35,7 @@ SCHEMA_NAMES = {
     "calibration/1": "calibration",
     "prepared/1": "prepared",
     "engine/1": "engine",
+    "protocol/1": "protocol",
     "export_meta/1": "export_meta",
 }
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -136,6 +137,8 @@ def schema_of(document: Any) -> str | None:
             return label
         if "predictions" in document:
             return "predictions/1"
+        if "protocol_schema_version" in document and "fixed_conditions" in document:
+            return "protocol/1"
     return "predictions/1" if isinstance(document, list) else None
 
 

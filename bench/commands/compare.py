@@ -11,6 +11,7 @@ from rich.console import Console
 from bench.across.accuracy import GroundTruth, PairedAccuracy
 from bench.across.baselines import load_side, refuse_versions
 from bench.across.comparing import Scope, compare_runs, to_document
+from bench.across.pins import check_pins
 from bench.commands.documents import write_summaries
 from bench.console import ConsoleEvents
 from bench.files import write_atomic
@@ -40,7 +41,7 @@ def compare_command(
         base: suite, baseline or folder.
         cand: suite or folder.
         fixtures: names or folders of the ground truth, comma separated; else found by the cells' own names.
-        options: ``margin``, ``bootstrap`` and ``seed`` as typed.
+        options: ``margin``, ``bootstrap``, ``seed``, ``band`` and the protocol's, as typed.
         json_out: file, or ``-`` for standard output instead of the table.
         markdown: pull-request summary.
         junit: results for a CI system.
@@ -50,7 +51,12 @@ def compare_command(
     request = make_request(options, command="parity compare")
     refuse_versions(base, cand)
     old, new = load_side(base), load_side(cand)
+    pins = [side.suite.get("evaluation", {}) for side in (old, new)]
+    models = set.intersection(*[{c["cell"]["model"] for c in side.suite["cells"]} for side in (old, new)])
+    warnings = check_pins(pins[0], pins[1], models, request.protocol, allow=request.allow_protocol_mismatch)
     truth = GroundTruth([resolve(name) for name in split(fixtures)])
+    for warning in warnings:
+        Console(stderr=True).print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     with ConsoleEvents(Console(stderr=True), quiet=quiet or json_out == "-") as events:
         accuracy = PairedAccuracy(
             truth, margins=request.margins, resamples=request.resamples, seed=request.seed, progress=None

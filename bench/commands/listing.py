@@ -12,6 +12,7 @@ from rich.table import Table
 from bench.errors import InputError, UsageError, did_you_mean
 from bench.fixtures import list_fixtures
 from bench.paths import cache_dir
+from bench.protocols import list_protocols, load_protocol
 from bench.registry import adapter_names, backend_names, load_adapter, load_backend
 from bench.schema import dumps
 
@@ -19,8 +20,8 @@ MILLION = 10**6
 
 
 def list_command(what: str, *, as_json: bool) -> int:
-    """Print registered models, backends or fixture sets."""
-    tables = {"models": _models, "backends": _backends, "fixtures": _fixtures}
+    """Print registered models, backends, fixture sets or evaluation protocols."""
+    tables = {"models": _models, "backends": _backends, "fixtures": _fixtures, "protocols": _protocols}
     if what not in tables:
         raise UsageError(f"parity list {what}: nothing of that name.{did_you_mean(what, tables)}")
     _print(tables[what](), as_json=as_json)
@@ -80,6 +81,21 @@ def _backends() -> list[dict[str, Any]]:
 
 def _fixtures() -> list[dict[str, Any]]:
     return [{"fixtures": n} for n in list_fixtures()]
+
+
+def _protocols() -> list[dict[str, Any]]:
+    found = [load_protocol(name) for name in list_protocols()]
+    return [
+        {
+            "protocol": p.id,
+            "imgsz": "x".join(map(str, p.conditions["imgsz"])) if "imgsz" in p.conditions else "any",
+            "score": p.conditions.get("score_threshold", "any"),
+            "detections": p.conditions.get("max_detections", "any"),
+            "set": p.conditions.get("dataset", "any"),
+            "hash": p.hash[:12],
+        }
+        for p in found
+    ]
 
 
 def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -26,6 +26,8 @@ def predict_command(options: Mapping[str, Any], *, out: Path, wrap: bool, record
     request = make_request(options, command="parity predict")
     if len(request.backends) != 1 or len(request.precisions) != 1 or len(request.devices) != 1:
         raise UsageError("parity predict runs one cell: one --backend, one --precision, one --device.")
+    if request.protocol is not None and not wrap:
+        raise UsageError("--protocol: a results list cannot state its protocol; add --wrap.")
     with tempfile.TemporaryDirectory() as scratch, ConsoleEvents(Console(stderr=True), quiet=quiet) as events:
         logs = Path(scratch)
         plan = make_plans(request, logs=logs, events=events)[0]
@@ -71,7 +73,7 @@ def predict_command(options: Mapping[str, Any], *, out: Path, wrap: bool, record
         plan.fixtures,
         plan.labels_to_categories,
         wrap=wrap,
-        meta=prediction_meta(plan, planned.cell, loaded["version"], artifact.sha256),
+        meta=prediction_meta(plan, planned.cell, loaded["version"], artifact.sha256, protocol=request.protocol),
     )
     count = sum(len(p.scores) for p in done.predictions.values())
     Console().print(

@@ -20,12 +20,14 @@ from bench.predictions import read_predictions
 from bench.predictions.agreement import (
     Side,
     check_images,
+    contradictions,
     doubts,
     intersect,
     protocol_differences,
     refuse_other_fixtures,
 )
 from bench.predictions.points import keypoint_categories
+from bench.protocols import between, load_protocol, mismatches, pin_of_meta, refuse, settings_of_meta
 from bench.schema import dumps, validate
 from bench.scoring import cross_check, match
 from bench.scoring.oracle import SLOW_S, estimate_pycocotools_s
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from bench.protocols import Protocol
     from bench.results import AccuracyResult, CrossCheck
     from bench.scoring import Matched
     from bench.scoring.protocol import Task
@@ -60,6 +63,8 @@ class ScoreOptions:
     margin: float | None = None
     intersect: bool = False
     cross_check: str = "one"
+    protocol: Protocol | None = None
+    allow_protocol_mismatch: bool = False
     verbose: bool = False
     json_out: Path | None = None
 
@@ -77,6 +82,8 @@ def make_options(
     margin: str | None,
     intersect: bool,
     cross_check: str | None,
+    protocol: str | None = None,
+    allow_protocol_mismatch: bool = False,
     verbose: bool,
     json_out: Path | None,
 ) -> ScoreOptions:
@@ -113,6 +120,8 @@ def make_options(
         margin=None if margin is None else _margin(margin),
         intersect=intersect,
         cross_check=cross_check or "one",
+        protocol=None if protocol is None else load_protocol(protocol),
+        allow_protocol_mismatch=allow_protocol_mismatch,
         verbose=verbose,
         json_out=json_out,
     )
@@ -137,6 +146,7 @@ def score_command(predictions: Path, options: ScoreOptions) -> int:
         for path, bbox_format in zip(paths, formats, strict=True)
     ]
     warnings = [f"{side.path.name}: {text}" for side in sides for text in side.read.warnings]
+    warnings += _check_protocol(options, sides, formats, truth)
     if len(sides) == 2:
         sides, truth, found = _paired(options, sides[0], sides[1], truth)
         warnings += found
@@ -163,6 +173,7 @@ def score_command(predictions: Path, options: ScoreOptions) -> int:
         resamples=options.bootstrap,
         seed=options.seed,
         warnings=tuple(warnings),
+        protocol=options.protocol,
     )
     document = document_of(scored)
     validate(document, "score_result", where="score result")
@@ -180,6 +191,24 @@ def score_command(predictions: Path, options: ScoreOptions) -> int:
         )
         return 1
     return 0 if accuracy is None else _EXIT_CODES[accuracy.verdict]
+
+
+def _check_protocol(
+    options: ScoreOptions, sides: Sequence[Side], formats: Sequence[str | None], truth: FixtureSet
+) -> list[str]:
+    """Refuse files that do not follow the protocol, or that were pinned to two; warnings where that is allowed."""
+    allow, warnings = options.allow_protocol_mismatch, list[str]()
+    if options.protocol is None:
+        if len(sides) == 2:
+            pins = [pin_of_meta(side.read.meta) for side in sides]
+            warnings += refuse(str(sides[0].path), f"of {sides[1].path}", between(pins[0], pins[1]), allow=allow)
+        return warnings
+    for side, bbox_format in zip(sides, formats, strict=True):
+        stated = bbox_format or side.read.meta.get("bbox_format")
+        settings = settings_of_meta(side.read.meta, truth, bbox_format=stated)
+        found = [*mismatches(options.protocol, settings), *contradictions(options.protocol, side.read.detections)]
+        warnings += refuse(str(side.path), options.protocol.label, found, allow=allow)
+    return warnings
 
 
 def _paired(

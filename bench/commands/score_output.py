@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from bench.protocols import Protocol
     from bench.results import AccuracyResult, ClassDelta, CrossCheck
     from bench.scoring import Matched
     from bench.scoring.protocol import Task
@@ -45,6 +46,8 @@ class Scored:
     resamples: int
     seed: int
     warnings: tuple[str, ...]
+    protocol: Protocol | None = None
+    """That both files follow, or were allowed not to."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,6 +73,7 @@ def document_of(scored: Scored) -> dict[str, Any]:
         "stats": dict(scored.matched[0].stats),
         "cross_check": _check(scored.checks[0]),
         "warnings": list(scored.warnings),
+        "protocol": None if scored.protocol is None else {"id": scored.protocol.id, "hash": scored.protocol.hash},
         "against": None if scored.accuracy is None else _against(scored, scored.accuracy),
     }
 
@@ -149,6 +153,8 @@ def _lines(scored: Scored, *, verbose: bool) -> Iterable[str]:
     if scored.task_reason:
         yield f"Scored: {scored.task_reason}."
     yield f"Scorer: {scorer_name()}; cross-check: {_checks(scored)}."
+    if scored.protocol is not None:
+        yield f"Protocol: {scored.protocol.label}."
     yield ""
     if scored.accuracy is None:
         half = (len(scored.names) + 1) // 2

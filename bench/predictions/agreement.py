@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import InputError
+from bench.protocols import Mismatch
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.predictions.read import PredictionsFile
+    from bench.protocols import Protocol
     from bench.scoring.table import Detections
     from bench.types import FixtureSet
 
@@ -130,6 +132,22 @@ def protocol_differences(candidate: Side, reference: Side) -> tuple[str, ...]:
         if ours is not None and theirs is not None and ours != theirs:
             found.append(f"{name} {_short(ours)} against {_short(theirs)}")
     return tuple(found)
+
+
+def contradictions(protocol: Protocol, detections: Detections) -> list[Mismatch]:
+    """What the detections themselves show of a protocol that was not followed, whatever the file states."""
+    found, wanted = [], protocol.conditions
+    floor, most = wanted.get("score_threshold"), wanted.get("max_detections")
+    if floor is not None and len(detections):
+        # scores are float32 as a model gives them: one at the floor may be written just below it
+        least = float(detections.scores.min())
+        if least < floor - 1e-6:
+            found.append(Mismatch(field="score_threshold", wanted=f"{floor}", found=f"a detection with {least:.4g}"))
+    if most is not None and len(detections):
+        counts = np.unique(detections.image_ids, return_counts=True)[1]
+        if counts.max() > most:
+            found.append(Mismatch(field="max_detections", wanted=f"{most}", found=f"{counts.max()} of one image"))
+    return found
 
 
 def doubts(candidate: Side, reference: Side) -> tuple[str, ...]:

@@ -188,7 +188,8 @@ class _Drop:
 
     def __call__(self, outputs: Mapping[str, Array], meta: Mapping[str, Any], honest: Callable[..., Prediction]) -> Any:
         found = honest(outputs, meta)
-        return Prediction(*(v[:0] for v in _columns(found))) if _image_id(meta) == self._image_id else found
+        boxes_xyxy, scores, labels = (column[:0] for column in _columns(found))
+        return Prediction(boxes_xyxy, scores, labels) if _image_id(meta) == self._image_id else found
 
 
 def _leak(outputs: Mapping[str, Array], meta: Mapping[str, Any], honest: Callable[..., Prediction]) -> Prediction:

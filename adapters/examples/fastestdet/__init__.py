@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adapters._shared.coco import COCO_NAMES
-from adapters.examples.fastestdet.process import INPUT_SIZE, Recipe, decode, select, to_input
+from adapters.examples.fastestdet.process import INPUT_SIZE, NMS_IOU, Recipe, decode, select, to_input
 from bench.errors import Unsupported
 from bench.types import ModelSpec, Prediction, TensorSpec
 
@@ -38,6 +38,7 @@ class FastestDet:
         preprocess_goldens=Path(__file__).resolve().parent / "goldens" / "preprocess-coco128.json",
         score_floor=0.001,
         max_detections=100,
+        nms_iou=NMS_IOU,
         float_nodes=(
             "^Conv_249$",
             "detect_head",
