@@ -15,6 +15,7 @@ from bench.cliartifacts import add_artifact_verbs
 from bench.clioptions import (
     Activations,
     Adapter,
+    AllowMismatch,
     Band,
     Bootstrap,
     Calibration,
@@ -26,6 +27,7 @@ from bench.clioptions import (
     Margin,
     Markdown,
     MaxImages,
+    Protocol,
     Quiet,
     Seed,
     Strict,
@@ -122,6 +124,8 @@ def run(
     seed: Annotated[Text, typer.Option("--seed", metavar="N", help=HELP["seed"])] = None,
     recording: Annotated[Text, typer.Option("--recording", metavar="DIR", help=HELP["recording"])] = None,
     waivers: Annotated[Text, typer.Option("--waivers", metavar="FILE", help=HELP["waivers"])] = None,
+    protocol: Protocol = None,
+    allow_protocol_mismatch: AllowMismatch = False,
     lane_timeout: Annotated[Text, typer.Option("--lane-timeout", metavar="S", help=HELP["lane_timeout"])] = None,
     lane_memory: Annotated[Text, typer.Option("--lane-memory", metavar="GB", help=HELP["lane_memory"])] = None,
     out: Annotated[Text, typer.Option("--out", "--output", metavar="DIR", help=HELP["out"])] = None,
@@ -174,6 +178,8 @@ def run(
         "seed": seed,
         "recording": recording,
         "waivers": waivers,
+        "protocol": protocol,
+        "allow_protocol_mismatch": allow_protocol_mismatch or None,
         "lane_timeout": lane_timeout,
         "lane_memory": lane_memory,
         "out": out,
@@ -223,6 +229,8 @@ def score(
             "--cross-check", metavar="WHICH", help="Files an independent scorer scores too: all, one or none."
         ),
     ] = None,
+    protocol: Protocol = None,
+    allow_protocol_mismatch: AllowMismatch = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every class.")] = False,
     json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Also write score_result JSON.")] = None,
 ) -> None:
@@ -241,6 +249,8 @@ def score(
         margin=margin,
         intersect=intersect,
         cross_check=cross_check,
+        protocol=protocol,
+        allow_protocol_mismatch=allow_protocol_mismatch,
         verbose=verbose,
         json_out=json,
     )
@@ -275,6 +285,8 @@ def compare(
     bootstrap: Bootstrap = None,
     seed: Seed = None,
     band: Band = None,
+    protocol: Protocol = None,
+    allow_protocol_mismatch: AllowMismatch = False,
     json: Annotated[Text, typer.Option("--json", metavar="OUT|-", help="Write compare_result JSON.")] = None,
     markdown: Markdown = None,
     junit: Junit = None,
@@ -289,7 +301,14 @@ def compare(
             base,
             cand,
             fixtures=fixtures,
-            options={"margin": margin or None, "bootstrap": bootstrap, "seed": seed, "band": band},
+            options={
+                "margin": margin or None,
+                "bootstrap": bootstrap,
+                "seed": seed,
+                "band": band,
+                "protocol": protocol,
+                "allow_protocol_mismatch": allow_protocol_mismatch or None,
+            },
             json_out=json,
             markdown=markdown,
             junit=junit,
@@ -359,6 +378,8 @@ def predict(
     max_images: MaxImages = None,
     threads: Threads = None,
     wrap: Annotated[bool, typer.Option("--wrap", help="Write the wrapped form with its meta.")] = False,
+    protocol: Protocol = None,
+    allow_protocol_mismatch: AllowMismatch = False,
     record: Annotated[
         Path | None, typer.Option("--record", metavar="DIR", help="Also keep raw outputs for the backend `recorded`.")
     ] = None,
@@ -377,6 +398,8 @@ def predict(
         "calibration": calibration,
         "max_images": max_images,
         "threads": threads,
+        "protocol": protocol,
+        "allow_protocol_mismatch": allow_protocol_mismatch or None,
     }
     raise typer.Exit(predict_command(options, out=out, wrap=wrap, record=record, quiet=quiet))
 
@@ -400,7 +423,7 @@ def train(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="models, backends or fixtures.")] = "models", json: Json = False
+    what: Annotated[str, typer.Argument(help="models, backends, fixtures or protocols.")] = "models", json: Json = False
 ) -> None:
     """List what is registered here."""
     from bench.commands.listing import list_command
