@@ -282,5 +282,5 @@ def test_data_yaml_comes_before_the_folder_of_that_word(root):
 def test_split_folders_without_any_labels_are_no_ground_truth(root):
     put_image(root / "images" / "train" / "a.png")
     put_image(root / "images" / "val" / "b.png")
-    with pytest.raises(InputError, match="neither COCO .* nor YOLO layout"):
+    with pytest.raises(InputError, match=r"neither COCO .* nor YOLO layout"):
         resolve(str(root))
