@@ -104,6 +104,9 @@ def add_tail(dense: ModelProto, options: ExportOptions, anchors: int, classes: i
     merged: ModelProto = onnx.compose.merge_models(
         dense, tail, io_map=list(zip(DENSE, ("tail_boxes", "tail_scores"), strict=True)), outputs=outputs
     )
+    version = _opset(dense)
+    del merged.opset_import[:]  # merging lists the same one twice
+    merged.opset_import.append(onnx.helper.make_opsetid("", version))
     return merged
 
 
