@@ -89,9 +89,12 @@ def match(logits: Tensor, bbox: Tensor, labels: Tensor, targets_cxcywh: Tensor, 
         if len(real) == 0:
             continue
         cost = pair_costs(logits[index], boxes[index], labels[index][real], targets_cxcywh[index][real], config).cpu()
-        if not torch.isfinite(cost).all():
+        # the sigmoid of an infinite number is finite, hence the raw boxes too
+        if not (torch.isfinite(cost).all() and torch.isfinite(bbox[index]).all()):
             broken = int((~torch.isfinite(cost)).sum())
-            raise ContractError(f"matching image {index}: {broken} of {cost.numel()} costs are not finite")
+            raise ContractError(
+                f"matching image {index}: {broken} of {cost.numel()} costs are not finite, or a raw box is not finite"
+            )
         rows, columns = linear_sum_assignment(cost.double().numpy())
         objects = real.cpu()[columns].tolist()
         pairs += [(index, query, object_) for query, object_ in zip(rows.tolist(), objects, strict=True)]

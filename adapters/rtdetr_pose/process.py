@@ -108,13 +108,13 @@ def postprocess(
 
     height, width = meta["image_hw"]
     size = np.array([width, height], np.float32)
-    # an infinite raw number would become a harmless 0 or 1 here
-    bbox = np.where(np.isfinite(rows["bbox"]), rows["bbox"], np.nan)
+    # an infinite raw number would become a harmless 0 or 1 behind a sigmoid or an exponential
+    bbox, log_z = (np.where(np.isfinite(rows[name]), rows[name], np.nan) for name in ("bbox", "log_z"))
     shares = sigmoid(bbox)
     corners = (xyxy_from_cxcywh(shares) * np.tile(size, 2)).astype(np.float32)
     corners = np.where(np.isfinite(corners), np.clip(corners, 0, np.tile(size, 2)), corners)
     with np.errstate(over="ignore", invalid="ignore"):
-        depth_m = np.exp(rows["log_z"][:, 0])
+        depth_m = np.exp(log_z[:, 0])
         centre = ((shares[:, :2] + rows["offsets"] * shares[:, 2:]) * size).astype(np.float32)
         attributes = {"rotation": matrix_from_rot6d(rows["rot6d"]), "depth_m": depth_m, "center_px": centre}
         if "intrinsics" in meta:
@@ -125,6 +125,6 @@ def postprocess(
     best = scores[queries, labels]
     keypoints = None
     if "keypoints" in rows:
-        points = rows["keypoints"].reshape(len(queries), -1, 2) * size
+        points = rows["keypoints"].reshape(len(queries), rows["keypoints"].shape[1] // 2, 2) * size
         keypoints = np.concatenate((points, np.broadcast_to(best[:, None, None], (*points.shape[:2], 1))), 2)
     return Prediction(boxes_xyxy=corners, scores=best, labels=labels, keypoints_xys=keypoints, attributes=attributes)

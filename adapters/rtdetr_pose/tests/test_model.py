@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters._shared.synthetic import make_entry, make_image
@@ -272,6 +272,7 @@ def test_a_side_that_is_no_multiple_of_the_coarsest_stride_is_refused(image_hw):
 
 
 @given(factor=st.integers(1, 8), k=st.integers(1, 6))
+@settings(deadline=None)
 def test_attention_grows_with_the_fourth_power_of_the_side(factor, k):
     config = replace(network_config("base"), queries=1)
     one, more = (config.attention_mb((32 * k * f,) * 2) for f in (1, factor))
@@ -279,6 +280,7 @@ def test_attention_grows_with_the_fourth_power_of_the_side(factor, k):
 
 
 @given(limit=st.floats(1, 20_000))
+@settings(deadline=None)
 def test_the_largest_side_is_the_last_that_fits(limit):
     config = replace(network_config("base"), attention_limit_mb=limit)
     side = config.largest_side_px()
