@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench.report import answer, classes, findings, noise, numbers, precision, provenance, resolution, strips, tables
+from bench.report import (
+    answer,
+    classes,
+    findings,
+    noise,
+    numbers,
+    poses,
+    precision,
+    provenance,
+    resolution,
+    strips,
+    tables,
+)
 from bench.report.cells import DID_NOT_RUN, NEEDS_A_PERSON, read_run
 from bench.report.evidence import cases_of, open_questions_of, thumbnails_of
 from bench.report.figure import scatter_svg
@@ -83,6 +95,8 @@ def _context(run: Run) -> dict[str, Any]:
         "precision_tables": precision.precision_tables_of(run),
         "blamed": [item for group in run.groups for item in blamed_of(group, run)],
         "agreement_tables": agreement_tables_of(run),
+        "pose_tables": poses.pose_tables_of(run),
+        "pose_caption": poses.CAPTION,
         "includes": sorted({cell.raw["speed"]["includes"] for cell in run.cells if cell.raw["speed"]}),
         "resolved": resolution.resolved_of(run),
         "resolved_without": resolution.without_of(run),

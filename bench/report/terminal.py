@@ -10,6 +10,7 @@ from bench.report import answer, numbers, tables
 from bench.report.cells import read_run
 from bench.report.noise import rounds_sentence
 from bench.report.paper import MAX_COLUMNS, Paper
+from bench.report.poses import print_poses
 from bench.report.precision_text import print_lower
 from bench.report.provenance import reference_of
 from bench.report.resolution import checks_of
@@ -45,6 +46,7 @@ def print_table(suite: Mapping[str, Any], console: Console, report_path: str | N
     _print_tables(run, paper)
     _print_attention(run, paper)
     print_lower(run, paper)
+    print_poses(run, paper)
     _print_tail(run, paper, report_path)
 
 
