@@ -11,6 +11,7 @@ from rich.console import Console
 
 from bench.accuracy import judge_accuracy
 from bench.commands.score_output import Scored, document_of, print_scored
+from bench.commands.score_poses import judge_poses
 from bench.datasets import read_coco
 from bench.errors import InputError, UsageError, did_you_mean
 from bench.files import write_atomic
@@ -131,8 +132,8 @@ def score_command(predictions: Path, options: ScoreOptions) -> int:
     """Read, check, score, judge, print.
 
     Returns:
-        Alone 0, also for AP 0. Against another file 0 passed, 1 failed or suspicious, 3 undecided. 1 when an
-        independent scorer disagrees.
+        Alone 0, also for AP 0, but 1 where a matched object's pose is not finite. Against another file the worse of AP
+        and poses: 0 passed, 1 failed or suspicious, 3 undecided. 1 when an independent scorer disagrees.
     """
     errors = Console(stderr=True)
     truth = _ground_truth(options)
@@ -159,6 +160,14 @@ def score_command(predictions: Path, options: ScoreOptions) -> int:
     if len(sides) == 2:
         with errors.status(f"{options.bootstrap:,} paired resamples of {len(truth.samples):,} images"):
             accuracy = _judged(options, sides, matched)
+    pose = judge_poses(
+        [side.read.detections for side in sides],
+        truth,
+        precision=options.precision,
+        margins={} if options.margin is None else {options.precision: options.margin},
+        resamples=options.bootstrap,
+        seed=options.seed,
+    )
     scored = Scored(
         fixtures=truth.name,
         task=task,
@@ -174,6 +183,7 @@ def score_command(predictions: Path, options: ScoreOptions) -> int:
         seed=options.seed,
         warnings=tuple(warnings),
         protocol=options.protocol,
+        pose=pose,
     )
     document = document_of(scored)
     validate(document, "score_result", where="score result")
@@ -190,7 +200,13 @@ def score_command(predictions: Path, options: ScoreOptions) -> int:
             soft_wrap=True,
         )
         return 1
-    return 0 if accuracy is None else _EXIT_CODES[accuracy.verdict]
+    return _exit_code([verdict.verdict for verdict in (accuracy, pose) if verdict is not None])
+
+
+def _exit_code(words: Sequence[str]) -> int:
+    """1 before 3 before 0."""
+    codes = [_EXIT_CODES[word] for word in words if word != "reference"]
+    return 1 if 1 in codes else max(codes, default=0)
 
 
 def _check_protocol(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bench.commands.score_poses import pose_lines
 from bench.results import StatDelta
+from bench.schema import to_json
 from bench.scoring import scorer_name
 from bench.verdicts import signed
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.protocols import Protocol
-    from bench.results import AccuracyResult, ClassDelta, CrossCheck
+    from bench.results import AccuracyResult, ClassDelta, CrossCheck, PoseResult
     from bench.scoring import Matched
     from bench.scoring.protocol import Task
 
@@ -46,6 +48,8 @@ class Scored:
     resamples: int
     seed: int
     warnings: tuple[str, ...]
+    pose: PoseResult | None = None
+    """None where there are no poses."""
     protocol: Protocol | None = None
     """That both files follow, or were allowed not to."""
 
@@ -74,6 +78,7 @@ def document_of(scored: Scored) -> dict[str, Any]:
         "cross_check": _check(scored.checks[0]),
         "warnings": list(scored.warnings),
         "protocol": None if scored.protocol is None else {"id": scored.protocol.id, "hash": scored.protocol.hash},
+        "pose": to_json(scored.pose),
         "against": None if scored.accuracy is None else _against(scored, scored.accuracy),
     }
 
@@ -131,6 +136,8 @@ def _check(check: CrossCheck | None) -> dict[str, Any] | None:
 def print_scored(console: Console, scored: Scored, *, verbose: bool) -> None:
     """Print the numbers, and against another file the differences, the verdict and the classes."""
     for line in _lines(scored, verbose=verbose):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for line in () if scored.pose is None else pose_lines(scored.pose):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     accuracy = scored.accuracy
     if accuracy is None:

@@ -79,7 +79,12 @@ def judge_pose(
             number, values[number.name], theirs[number.name], draws.get(number.name), precision, margins, posed, several
         )
         if number.name in theirs
-        else _plain(number, values[number.name], "not judged", "The reference has no such pose.")
+        else _plain(
+            number,
+            values[number.name],
+            "undecided" if number.judged else "not judged",
+            "the reference has no such pose.",
+        )
         for number in numbers_of(posed)
     ]
     judged = [n for n in numbers if n.verdict in _RANK]

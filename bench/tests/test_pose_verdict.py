@@ -122,6 +122,13 @@ def test_too_few_images_have_no_interval_and_decide_nothing():
     assert "at least 30" in result.reason
 
 
+def test_what_the_reference_does_not_have_is_undecided_and_not_green():
+    bare = measure(REFERENCE.truth, replace(table_of(SET), attributes={}))
+    result = judged(measured(SET, like=bare), bare)
+    assert result.verdict == "undecided"
+    assert "the reference has no such pose" in result.reason
+
+
 def test_poses_on_another_truth_are_refused():
     other = posed_set(images=60, seed=9)
     with pytest.raises(InputError, match="their truth differs"):
