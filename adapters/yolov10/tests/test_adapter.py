@@ -276,3 +276,19 @@ def test_a_graph_that_does_not_reproduce_the_network_is_refused(tmp_path, traine
     small.export(tmp_path / "w.safetensors", tmp_path / "m.onnx")
     with pytest.raises(ArtifactError, match="differs from torch"):
         check_export(small.build(None, seed=9), small.spec, tmp_path / "m.onnx")
+
+
+def test_a_graph_of_a_noisy_network_may_round_as_much_more_but_not_compute_something_else(tmp_path):
+    """Synthetic weights at full size: torch itself rounds by more than the absolute limits."""
+    from adapters.yolov10.export import BOX_TOLERANCE_PX, check_export
+    from adapters.yolov10.tests.synthetic_networks import filled
+
+    network = filled("n", 8, 2.0)
+    save_weights(network, tmp_path / "w.safetensors")
+    model = YoloV10Adapter(make_spec("n", (256, 256), SHAPES_NAMES, "shapes"), "n")
+    recipe = model.export(tmp_path / "w.safetensors", tmp_path / "m.onnx")
+    assert recipe["check"]["max_abs_box_px"] > BOX_TOLERANCE_PX
+    network.model[22].cv2.bn.bias += 0.01
+    network.head.drop_one2many()
+    with pytest.raises(ArtifactError, match="differs from torch"):
+        check_export(network, model.spec, tmp_path / "m.onnx")
