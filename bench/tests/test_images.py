@@ -36,6 +36,14 @@ def test_whole_jpegs_are_accepted_whatever_their_coding(tmp_path, picture, optio
     assert image_size_hw(path) == (24, 40)
 
 
+def test_fill_bytes_before_a_marker_belong_to_a_whole_jpeg(tmp_path, picture):
+    path = tmp_path / "a.jpg"
+    data = encoded(".jpg", picture)
+    path.write_bytes(data[:2] + b"\xff\xff" + data[2:-2] + b"\xff\xff\xff" + data[-2:])
+    assert image_size_hw(path) == (24, 40)
+    assert read_image_rgb(path).shape == (24, 40, 3)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
 @pytest.mark.parametrize("kept", [0.2, 0.6, 0.99])
 def test_a_truncated_file_is_refused_by_name(tmp_path, picture, suffix, kept):
