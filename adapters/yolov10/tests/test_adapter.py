@@ -285,10 +285,10 @@ def test_a_graph_of_a_noisy_network_may_round_as_much_more_but_not_compute_somet
 
     network = filled("n", 8, 2.0)
     save_weights(network, tmp_path / "w.safetensors")
-    model = YoloV10Adapter(make_spec("n", (256, 256), SHAPES_NAMES, "shapes"), "n")
+    model = YoloV10Adapter(make_spec("n", (192, 192), SHAPES_NAMES, "shapes"), "n")
     recipe = model.export(tmp_path / "w.safetensors", tmp_path / "m.onnx")
     assert recipe["check"]["max_abs_box_px"] > BOX_TOLERANCE_PX
-    network.model[22].cv2.bn.bias += 0.01
+    network.model[22].cv2.bn.bias += 0.1
     network.head.drop_one2many()
     with pytest.raises(ArtifactError, match="differs from torch"):
         check_export(network, model.spec, tmp_path / "m.onnx")
