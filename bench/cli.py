@@ -36,6 +36,7 @@ from bench.clioptions import (
     Tune,
     Weights,
 )
+from bench.clitraining import train
 from bench.options import HELP
 
 app = typer.Typer(
@@ -404,21 +405,7 @@ def predict(
     raise typer.Exit(predict_command(options, out=out, wrap=wrap, record=record, quiet=quiet))
 
 
-@app.command()
-def train(
-    model: Annotated[str, typer.Argument(help="Registered model, or PATH.py of an adapter.")],
-    fixtures: Fixtures = None,
-    out: Annotated[Path, typer.Option("--out", "--output", help="Run folder.")] = Path("runs"),
-    config: Annotated[Path | None, typer.Option("--config", help="TOML with the model's training options.")] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", metavar="CKPT", help="Go on from a checkpoint.")] = None,
-    option: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One training option.")] = None,
-) -> None:
-    """Train a model with its own training code."""
-    from bench.commands.train import train_command
-
-    raise typer.Exit(
-        train_command(model, fixtures=fixtures, out=out, config=config, resume=resume, settings=option or [])
-    )
+app.command()(train)
 
 
 @app.command("list")

@@ -37,6 +37,7 @@ SCHEMA_NAMES = {
     "engine/1": "engine",
     "protocol/1": "protocol",
     "export_meta/1": "export_meta",
+    "training_run/1": "training_run",
 }
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 

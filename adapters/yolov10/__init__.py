@@ -226,21 +226,24 @@ class YoloV10Adapter:
         return TorchReference(self, weights, options)
 
     def train(self, config: Mapping[str, Any], out: Path) -> Path:
-        """Train from random values and return the path of the best weights.
+        """Train into the folder ``out`` and return the path of the best weights; classes are those of the set.
 
         Raises:
-            UsageError: an option that `config.TrainConfig` does not have, or a value that does not fit.
-            InputError: a fixture set whose categories are not the model's classes.
+            UsageError: an option that ``TrainConfig`` does not have, or a value that does not fit.
+            InputError: a set, an image, weights or a checkpoint that cannot be used.
+            TrainingError: the loss is not finite.
         """
-        from adapters.yolov10.config import TrainConfig
+        from adapters._shared.training.recipe import run
+        from adapters.yolov10.train import YoloV10Recipe
 
-        options = {"fixtures": self.spec.default_fixtures, "image_size": self.spec.image_hw[0], **config}
-        parsed = TrainConfig.parse(options)
-        from adapters.yolov10.train import fit
-        from bench.fixtures import resolve
+        return run(YoloV10Recipe(self), config, out)
 
-        train, val = (resolve(parsed.fixtures, split=split) for split in ("train", "val"))
-        return fit(parsed, train, val, self.spec.class_names, self.variant, out)
+    def preview(self, config: Mapping[str, Any], page: Path) -> Path:
+        """Write a page of augmented training samples with their boxes; errors as `train`."""
+        from adapters._shared.training.recipe import preview
+        from adapters.yolov10.train import YoloV10Recipe
+
+        return preview(YoloV10Recipe(self), config, page)
 
 
 adapter = YoloV10Adapter(

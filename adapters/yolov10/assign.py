@@ -13,6 +13,9 @@ from torch import Tensor
 ALPHA = 0.5
 BETA = 6.0
 EPS = 1e-9
+TINY = 1e-30
+"""Below every alignment: of a box a hundred times too large it is 1e-15, and with 1e-9 in its place that object would
+have no target at all and never be learnt (tests/test_loss.py)."""
 
 
 class Assignment(NamedTuple):
@@ -24,6 +27,15 @@ class Assignment(NamedTuple):
     """(B, A, C) float: the soft class target."""
     positive: Tensor
     """(B, A) bool."""
+
+
+def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
+    """Intersection over union of broadcast (..., 4) corners -> (...), 0 to 1."""
+    size_a = (a_xyxy[..., 2:] - a_xyxy[..., :2]).clamp(min=1e-4)
+    size_b = (b_xyxy[..., 2:] - b_xyxy[..., :2]).clamp(min=1e-4)
+    low, high = torch.maximum(a_xyxy[..., :2], b_xyxy[..., :2]), torch.minimum(a_xyxy[..., 2:], b_xyxy[..., 2:])
+    inter = (high - low).clamp(min=0).prod(-1)
+    return inter / (size_a.prod(-1) + size_b.prod(-1) - inter + 1e-7)
 
 
 def ciou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
@@ -83,7 +95,8 @@ def assign(
 
     overlap = torch.zeros(batch, boxes, anchors, device=scores.device)
     image, box, anchor = inside.nonzero(as_tuple=True)
-    overlap[image, box, anchor] = ciou(truth_boxes_xyxy[image, box], boxes_xyxy[image, anchor]).clamp(min=0).float()
+    # not CIoU cut off at 0: a box many times too large has a negative one, would get no target, and could never shrink
+    overlap[image, box, anchor] = iou(truth_boxes_xyxy[image, box], boxes_xyxy[image, anchor]).float()
     alignment = torch.zeros_like(overlap)
     wanted = scores[image, anchor, labels[image, box]].float()
     alignment[image, box, anchor] = wanted.pow(ALPHA) * overlap[image, box, anchor].pow(BETA)
@@ -100,7 +113,7 @@ def assign(
     alignment = alignment * chosen
     peak_alignment = alignment.amax(-1, keepdim=True)
     peak_overlap = (overlap * chosen).amax(-1, keepdim=True)
-    soft = (alignment * peak_overlap / (peak_alignment + EPS)).amax(1)
+    soft = (alignment * peak_overlap / peak_alignment.clamp(min=TINY)).amax(1)
     target = torch.zeros(batch, anchors, classes, device=scores.device)
     target.scatter_(-1, labels[rows, owner][..., None], (soft * positive)[..., None])
     return Assignment(truth_boxes_xyxy[rows, owner], target, positive)

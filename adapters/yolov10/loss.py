@@ -6,12 +6,12 @@ Gains 7.5, 1.5 and 0.5; the one-to-many head assigns 10 anchors per object, the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from adapters._shared.training.batch import Truth
 from adapters.yolov10.assign import assign, ciou
 from adapters.yolov10.head import REG_MAX, Branch, make_anchors
 
@@ -25,15 +25,6 @@ class LossGains:
     dfl: float = 1.5
     top_k_one2many: int = 10
     top_k_one2one: int = 1
-
-
-class Truth(NamedTuple):
-    """Ground truth of a batch, padded."""
-
-    boxes_xyxy: Tensor
-    """(B, M, 4) float32, network input pixels."""
-    labels: Tensor
-    """(B, M) int64, -1 where padded."""
 
 
 def _flatten(maps: list[Tensor]) -> Tensor:

@@ -4,27 +4,86 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from bench.errors import InputError, UsageError
+from bench.errors import BenchError, InputError, UsageError
 from bench.registry import load_adapter
+
+LAST_FILE, RECORD_FILE = "last.pt", "run.json"
 
 
 def train_command(
-    model: str, *, fixtures: str | None, out: Path, config: Path | None, resume: Path | None, settings: list[str]
+    model: str | None,
+    options: Mapping[str, Any],
+    *,
+    out: Path | None,
+    config: Path | None,
+    settings: list[str],
+    preview: Path | None,
 ) -> int:
-    """Train and print the path of the best weights."""
+    """Train, and print the path of the best weights; or write the preview.
+
+    Args:
+        model: name or path; None with a run to resume.
+        options: option name -> value as typed, None where not given.
+        out: folder of the run.
+        config: file with options; ``options`` and ``settings`` win over it.
+        settings: ``KEY=VALUE`` each.
+        preview: page to write instead of training.
+
+    Returns:
+        0, or 1 when the training broke off (a loss that is not finite).
+    """
+    values = {**_from_file(config), **_from_settings(settings), **{k: v for k, v in options.items() if v is not None}}
+    values = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+    run = _run_of(values.get("resume"))
+    name = model or _model_of(run)
+    adapter = load_adapter(name)
+    say = Console(soft_wrap=True, highlight=False, markup=False).print
+    if preview is not None:
+        write = getattr(adapter, "preview", None)
+        if write is None:
+            raise UsageError(f"{name} has no --preview: its training does not augment images.")
+        say(f"Preview: {write(values, preview)}")
+        return 0
+    folder = out or run or _new_folder(name, str(values.get("fixtures") or adapter.spec.default_fixtures))
+    try:
+        best = adapter.train(values, folder)
+    except (UsageError, InputError):
+        raise
+    except BenchError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"parity: {error}")
+        return 1
+    except KeyboardInterrupt:
+        if (folder / LAST_FILE).is_file():
+            say(f"Interrupted. Go on with: parity train --resume {folder / LAST_FILE}")
+        raise
+    say(f"Best weights: {best}")
+    return 0
+
+
+def _from_file(config: Path | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    try:
+        text = config.read_text("utf-8")
+        found = json.loads(text) if config.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise InputError(f"--config {config}: cannot be read ({error.strerror}).") from error
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {config}: neither TOML nor JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise InputError(f"--config {config}: holds {type(found).__name__}, not options by name.")
+    return found
+
+
+def _from_settings(settings: list[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    if config is not None:
-        try:
-            values.update(tomllib.loads(config.read_text("utf-8")))
-        except OSError as error:
-            raise InputError(f"--config {config}: cannot be read ({error.strerror}).") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"--config {config}: not TOML: {error}.") from error
     for item in settings:
         key, equals, text = item.partition("=")
         if not equals:
@@ -33,10 +92,32 @@ def train_command(
             values[key] = json.loads(text)
         except json.JSONDecodeError:
             values[key] = text
-    if fixtures is not None:
-        values["fixtures"] = fixtures
-    if resume is not None:
-        values["resume"] = str(resume)
-    best = load_adapter(model).train(values, out)
-    Console().print(f"Best weights: {best}", markup=False, highlight=False, soft_wrap=True)
-    return 0
+    return values
+
+
+def _run_of(resume: str | None) -> Path | None:
+    """Folder of the run that is resumed."""
+    if resume is None:
+        return None
+    path = Path(resume)
+    return path if path.is_dir() else path.parent
+
+
+def _model_of(run: Path | None) -> str:
+    """Name of the model in the record of a run: the core cannot read a checkpoint without torch."""
+    if run is None:
+        raise UsageError("parity train: name a model, for example: parity train yolov10n --fixtures shapes")
+    try:
+        record = json.loads((run / RECORD_FILE).read_text("utf-8"))
+        return str(record["model"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"--resume: {run / RECORD_FILE} does not say which model it was ({error}). "
+            "Name it: parity train MODEL --resume ..."
+        ) from error
+
+
+def _new_folder(model: str, fixtures: str) -> Path:
+    """``runs/<model>-<fixtures>-<UTC time>``; a path gives its last part."""
+    time = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{Path(model).stem}-{Path(fixtures).name or 'set'}-{time}"

@@ -45,13 +45,16 @@ class Matched:
         return PROTOCOLS[self.task]
 
 
-def match(fixtures: FixtureSet, detections: Detections, *, task: Task = "detect") -> Matched:
+def match(
+    fixtures: FixtureSet, detections: Detections, *, task: Task = "detect", truth: Truth | None = None
+) -> Matched:
     """Match and score at COCO's standard numbers of detections per image.
 
     Args:
         fixtures: images, categories and annotations; an image without detections counts.
         detections: what a model found; may be empty, then every defined number is 0.
         task: ``detect`` compares boxes by IoU, ``pose`` keypoints by OKS with the set's sigmas.
+        truth: ``truth_arrays`` of ``fixtures``, for who scores the same set again and again.
 
     Raises:
         InputError: a detection or an annotation of an unknown image or category, ids used twice, keypoints that do not
@@ -59,7 +62,7 @@ def match(fixtures: FixtureSet, detections: Detections, *, task: Task = "detect"
     """
     from bench.scoring.accumulate import mean_defined, precision_recall
 
-    truth = truth_arrays(fixtures, task=task)
+    truth = truth or truth_arrays(fixtures, task=task)
     protocol = PROTOCOLS[task]
     tables = match_tables(truth, detections, protocol.max_detections[-1])
     once = np.ones(len(truth.image_ids), np.int64)

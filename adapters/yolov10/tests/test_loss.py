@@ -181,3 +181,21 @@ def test_an_image_without_objects_has_only_the_class_loss_and_a_finite_gradient(
     assert float(parts["box"]) == float(parts["dfl"]) == 0
     assert float(parts["cls"]) > 0
     assert all(torch.isfinite(x.grad).all() for x in branch.classes)
+
+
+def test_an_object_far_smaller_than_every_predicted_box_still_gets_a_target():
+    from adapters.yolov10.assign import assign
+
+    centres = torch.tensor([[4.0, 4.0], [12.0, 4.0]])
+    huge = torch.tensor([[[-236.0, -236.0, 244.0, 244.0], [-228.0, -236.0, 252.0, 244.0]]])
+    found = assign(
+        torch.full((1, 2, 3), 1e-4),
+        huge,
+        centres,
+        torch.tensor([[[1.0, 1.0, 7.0, 7.0]]]),
+        torch.tensor([[2]]),
+        top_k=10,
+    )
+    overlap = 36 / 480**2
+    assert found.positive.tolist() == [[True, False]]
+    assert found.scores[0, 0].tolist() == pytest.approx([0, 0, overlap], rel=1e-3)
