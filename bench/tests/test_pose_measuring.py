@@ -189,6 +189,9 @@ def test_keypoint_similarity_is_cocos_over_labelled_keypoints_only():
     assert posed.quantities["oks"].value[1] == pytest.approx(expected, rel=1e-9)
     assert posed.quantities["oks"].counts.tolist() == [False, True]
     assert posed.keypoints_within.tolist() == [0, 1]
+    points[row, 1, :2] = pointed["keypoints"][3:5]  # right, and still not labelled
+    posed = measure(pose_truth(fixtures), replace(table, keypoints_xyv=points))
+    assert posed.keypoints_within.tolist() == posed.keypoints_labelled.tolist() == [0, 1]
     points[row, 0, :2] += 0.11 * max(pointed["bbox"][2:])
     posed = measure(pose_truth(fixtures), replace(table, keypoints_xyv=points))
     assert numbers(posed)["pck_10_percent"] == 0

@@ -194,6 +194,12 @@ def test_another_set_or_box_format_is_a_mismatch():
     assert [m.field for m in mismatches(contract(), stated(META, bbox_format="xywh_abs"))] == ["bbox_format"]
 
 
+def test_a_truth_value_is_no_number():
+    one = Protocol(document={"protocol_schema_version": 1, "id": "p", "fixed_conditions": {"max_detections": 1}})
+    assert [m.found for m in mismatches(one, stated({"topk": True}))] == ["True"]
+    assert mismatches(one, stated({"topk": 1.0})) == ()
+
+
 def test_what_a_protocol_leaves_open_may_be_anything():
     bare = Protocol(document={"protocol_schema_version": 1, "id": "p", "fixed_conditions": {"max_detections": 300}})
     assert mismatches(bare, stated({"topk": 300}, bbox_format=None)) == ()
