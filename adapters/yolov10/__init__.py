@@ -118,6 +118,10 @@ class YoloV10Adapter:
         source = f"weights {weights}"
         facts = read_facts(weights)
         if weights.suffix == ".onnx":
+            if facts.get("model", self.spec.name) != self.spec.name:
+                raise InputError(
+                    f"{source} are of {facts['model']}, not of {self.spec.name}. Type: --models {facts['model']}"
+                )
             return self._with_facts(weights, facts) if "class_names" in facts else self
         shapes = read_shapes(weights)
         classes = classes_of(shapes, source)

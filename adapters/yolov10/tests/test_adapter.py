@@ -230,6 +230,10 @@ def test_an_onnx_file_with_facts_decides_and_one_without_changes_nothing(tmp_pat
     onnx.save(model, tmp_path / "m.onnx")
     spec = adapter.fitted(tmp_path / "m.onnx").spec
     assert (spec.class_names, spec.image_hw) == (("fox",), (64, 96))
+    onnx.helper.set_model_props(model, {"parity": json.dumps({"class_names": ["fox"], "model": "yolov10s"})})
+    onnx.save(model, tmp_path / "s.onnx")
+    with pytest.raises(InputError, match=r"are of yolov10s, not of yolov10n\. Type: --models yolov10s"):
+        adapter.fitted(tmp_path / "s.onnx")
 
 
 def test_the_exported_graph_equals_torch_at_batch_one_and_four(tmp_path, trained, small):
