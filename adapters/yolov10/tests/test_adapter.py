@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 
 import numpy as np
 import onnx
@@ -265,6 +266,17 @@ def test_the_exported_nodes_are_named_by_module_and_the_float_ones_are_the_end_o
     assert {"Softmax", "Sigmoid", "Concat"} <= {n.op_type for n in kept}
     assert all(n.name.startswith("/model.23/") for n in kept)
     assert sum(n.op_type == "Conv" for n in graph.node) > 70
+
+
+def test_the_exported_graph_has_no_superfluous_nodes(tmp_path, trained, small):
+    """A ceiling per kind: what comes on top is time in every runtime."""
+    save_weights(trained, tmp_path / "w.safetensors")
+    small.export(tmp_path / "w.safetensors", tmp_path / "m.onnx")
+    kinds = Counter(node.op_type for node in onnx.load(str(tmp_path / "m.onnx")).graph.node)
+    assert kinds["Conv"] == 82, "the 3x3 beside the 7x7 is part of it, the expectation over bins is a product"
+    assert kinds["Transpose"] == 2, "query and weights of the attention, which runtimes fold into their products"
+    assert (kinds["Reshape"], kinds["Concat"], kinds["Split"]) == (11, 17, 11)
+    assert kinds.total() - kinds["Constant"] - kinds["Identity"] == 288
 
 
 def test_an_opset_that_is_too_old_is_refused_with_what_to_type(tmp_path, trained, small):
