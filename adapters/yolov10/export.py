@@ -37,7 +37,7 @@ CHECKED_BATCHES = (1, 4)
 def export_onnx(network: YoloV10, spec: ModelSpec, out: Path, *, opset: int) -> Mapping[str, Any]:
     """Trace ``network`` and write ``out``.
 
-    The TorchScript exporter is used on purpose: it names nodes after modules (``/model.23/dfl/conv/Conv``), which the
+    The TorchScript exporter is used on purpose: it names nodes after modules (``/model.23/dfl/MatMul``), which the
     int8 recipe and the localisation of differences need.
 
     Args:
