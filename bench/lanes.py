@@ -7,6 +7,7 @@ messages until a result arrives. It watches three things meanwhile: the process,
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from bench import errors
-from bench.errors import LaneError
+from bench.errors import LaneError, Unavailable
 from bench.results import Failure
 
 if TYPE_CHECKING:
@@ -30,6 +31,17 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.5
 _STDERR_TAIL = 1500
+
+
+def missing_lanes() -> str | None:
+    """Why this system cannot run lanes, with what works without them; None where it can."""
+    if hasattr(os, "pidfd_open"):  # a descriptor handed to a child and a process watched by descriptor: Linux alone
+        return None
+    return (
+        f"backends run in processes that need Linux, and this is {platform.system()} with Python "
+        f"{platform.python_version()}. Run them there; parity score, compare, report, validate and "
+        "scenarios --adapter precomputed work here on their files"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +64,19 @@ class LaneFailure(LaneError):  # noqa: N818 - it carries a Failure
 
 
 class Lane:
-    """One child process. Commands are methods of ``bench.worker``; see there for their arguments."""
+    """One child process. Commands are methods of ``bench.worker``; see there for their arguments.
+
+    Raises:
+        Unavailable: this system cannot run lanes.
+    """
 
     def __init__(self, *, name: str, log: Path, limits: Limits | None = None) -> None:
         self.name = name
         self.log = log
         self.limits = limits or Limits()
+        missing = missing_lanes()
+        if missing is not None:
+            raise Unavailable(missing)
         self._memory_bytes = int((self.limits.memory_gb or 0) * 2**30) or int(psutil.virtual_memory().available * 0.9)
         log.parent.mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bench.errors import BenchError, LaneError
-from bench.lanes import Lane, Limits
+from bench.lanes import Lane, Limits, missing_lanes
 from bench.registry import Reference, backend_reference, load_backend
 
 if TYPE_CHECKING:
@@ -64,6 +64,10 @@ def probe(
     """
     references = [backend_reference(t) for t in targets]
     pairs = [(d, p) for d in devices for p in precisions]
+    missing = missing_lanes()
+    if missing is not None:
+        nowhere = dict.fromkeys(pairs, Support(mode=None, reason=missing, short="not on this system"))
+        return [_of(r, r.name in asked or r.target in asked, "", nowhere) for r in references]
     lanes = [Lane(name=f"probe {r.name}", log=logs / f"probe-{r.name}.log", limits=limits) for r in references]
     try:
         return [
@@ -76,7 +80,6 @@ def probe(
 
 
 def _facts(lane: Lane, reference: Reference, asked: bool, pairs: list[tuple[str, str]]) -> BackendFacts:
-    backend = load_backend(reference.target)
     try:
         version, answers = lane.call("probe", backend=reference.target, pairs=pairs)
     except BenchError as error:
@@ -85,6 +88,11 @@ def _facts(lane: Lane, reference: Reference, asked: bool, pairs: list[tuple[str,
         version, support = "", dict.fromkeys(pairs, broken)
     else:
         support = {pair: _support(answer) for pair, answer in answers.items()}
+    return _of(reference, asked, version, support)
+
+
+def _of(reference: Reference, asked: bool, version: str, support: Mapping[tuple[str, str], Support]) -> BackendFacts:
+    backend = load_backend(reference.target)
     return BackendFacts(
         reference=reference,
         asked=asked,
