@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import UsageError, did_you_mean
 from bench.events import Silent
-from bench.fixtures import category_ids, list_fixtures, resolve
+from bench.fixtures import category_ids, list_fixtures, resolve, splits_of
 from bench.matrix import ModelPlan, plan_cells
 from bench.probe import probe
 from bench.protocols import evaluate, refuse
@@ -192,6 +192,9 @@ def _calibration(
     own = request.fixtures or spec.default_fixtures
     if own in list_fixtures():
         return resolve(own, split="calibration", progress=progress), f"{own} calibration split"
+    if {"calibration", "train"} & set(splits_of(own)):  # the user's own images, but not those of the evaluation
+        found = resolve(own, split="calibration", progress=progress)
+        return found, f"{found.name} {found.split} split"
     if "int8" in request.precisions:
         events.note(
             f"{own} has no calibration split: int8 is calibrated on {OUT_OF_DOMAIN} (out of domain). "
