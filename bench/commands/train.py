@@ -51,6 +51,8 @@ def train_command(
             raise UsageError(f"{name} has no --preview: its training does not augment images.")
         say(f"Preview: {write(values, preview)}")
         return 0
+    if out is None and run is None and str(values.get("devices", 1)) != "1":
+        raise UsageError("parity train: several devices need --out DIR, the folder that their processes share.")
     folder = out or run or _new_folder(name, str(values.get("fixtures") or adapter.spec.default_fixtures))
     try:
         best = adapter.train(values, folder)

@@ -15,6 +15,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from adapters._shared.training.averaging import Averaging
 from adapters._shared.training.checkpoint import BEST_FILE, POSITION, AtomicCheckpointIO, resumable_file
@@ -83,7 +84,7 @@ def fit(
             if keeper.judged_at != trainer.global_step:  # stopped within an epoch, or between evaluations
                 trainer.validate(module, datamodule=loaders, verbose=False)
                 keeper.note(trainer, module, epoch=trainer.current_epoch - 1)
-        except SystemExit as error:  # what lightning makes of Ctrl-C
+        except (SystemExit, SIGTERMException) as error:  # what lightning makes of Ctrl-C and of kill
             record.finish(because="interrupted", best=_best(keeper, out))
             raise KeyboardInterrupt from error
     record.finish(because=ended, best=_best(keeper, out))

@@ -104,6 +104,7 @@ class Loaders(lightning.LightningDataModule):
             batch_sampler=batches,
             collate_fn=collate,
             num_workers=self._config.workers,
+            persistent_workers=self._config.workers > 0,
             worker_init_fn=_one_thread_each,
             pin_memory=self._config.device != "cpu",
             generator=torch.Generator().manual_seed(self._config.seed),
@@ -120,6 +121,7 @@ class Loaders(lightning.LightningDataModule):
             batch_size=self._config.eval_batch,
             collate_fn=list,
             num_workers=self._config.workers,
+            persistent_workers=self._config.workers > 0,
             worker_init_fn=_one_thread_each,
             generator=torch.Generator().manual_seed(self._config.seed),
         )
