@@ -53,7 +53,9 @@ def describe_git(folder: Path | None = None) -> dict[str, Any] | None:
     """Commit, branch and dirtiness of a working folder; None outside a repository or without git."""
 
     def git(*args: str) -> str:
-        done = subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(
+            ["git", *args], cwd=folder, capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=True
+        )
         return done.stdout.strip()
 
     try:
@@ -84,7 +86,8 @@ def _gpu_name() -> str | None:
         done = subprocess.run(
             ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=20,
             check=True,
         )
