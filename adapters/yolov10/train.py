@@ -43,6 +43,9 @@ class YoloV10Recipe:
         "model.23.cv3.": "model.23.one2one_cv3.",
     }
 
+    training_only: tuple[str, ...] = ()
+    stretch = False
+
     def __init__(self, adapter: YoloV10Adapter) -> None:
         self.spec = adapter.spec
         self._variant = adapter.variant

@@ -250,3 +250,22 @@ def test_a_pickled_source_decodes_for_itself(tmp_path):
     fixtures.samples[0].path.unlink()
     with pytest.raises(InputError):
         copy[0]
+
+
+def test_a_stretched_source_fills_the_square_and_its_boxes_and_placement_follow(tmp_path):
+    fixtures = written_set(tmp_path, [noise(48, 96)], [note(1, [24, 12, 48, 24], depth_m=2.0)])
+    example = source(fixtures, 64, stretch=True, attributes=("depth_m",))[0]
+    assert example.image_rgb_u8.shape == (64, 64, 3)
+    np.testing.assert_allclose(example.boxes_xyxy, [[16, 16, 48, 48]], atol=1e-5)
+    np.testing.assert_allclose(example.attributes[PLACEMENT], [[[64 / 96, 0, 0], [0, 64 / 48, 0]]])
+
+
+def test_the_camera_of_an_image_comes_with_each_of_its_boxes(tmp_path):
+    fixtures = written_set(
+        tmp_path, [noise(48, 64), noise(48, 64, 1)], [note(1, [2, 3, 10, 10]), note(2, [2, 3, 9, 9])]
+    )
+    seen = dataclasses.replace(fixtures.samples[0], camera=(500.0, 510.0, 32.0, 24.0))
+    fixtures = dataclasses.replace(fixtures, samples=(seen, fixtures.samples[1]))
+    examples = source(fixtures, attributes=("intrinsics",))
+    np.testing.assert_array_equal(examples[0].attributes["intrinsics"], [[500, 510, 32, 24]])
+    assert np.isnan(examples[1].attributes["intrinsics"]).all()

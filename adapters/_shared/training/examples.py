@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PLACEMENT = "placement"
 """Attribute that accompanies all others: (N, 2, 3) float64 maps from pixels of the image file to pixels of the example.
 Points (keypoints, centres) go through it; a negative determinant says mirrored, its root is the zoom."""
+CAMERA = "intrinsics"
+"""Attribute that comes from the image, not from its annotations: fx, fy, cx, cy in pixels of the image file."""
 CACHE_LIMIT_BYTES = 4 << 30
 """What ``cache="auto"`` takes at most: 4,600 photographs at 640 px."""
 THIN_PX = 0.01
@@ -121,7 +123,8 @@ class ExampleSource:
         label_of: category id -> label.
         side_px: longer side of each example.
         attributes: annotation keys to carry along per box, for example ``depth_m``; equal shapes within a key, NaN
-            where an annotation has no such key. ``PLACEMENT`` comes with them.
+            where an annotation has no such key. ``PLACEMENT`` comes with them. ``CAMERA`` is the camera of the image.
+        stretch: resize both sides to ``side_px`` instead of keeping the aspect ratio.
         cache: keep decoded images: ``on``, ``off``, or ``auto``: when all fit into ``cache_limit_bytes``.
         cache_limit_bytes: for ``auto``.
 
@@ -137,6 +140,7 @@ class ExampleSource:
         side_px: int,
         *,
         attributes: Sequence[str] = (),
+        stretch: bool = False,
         cache: Literal["auto", "on", "off"] = "auto",
         cache_limit_bytes: int = CACHE_LIMIT_BYTES,
     ) -> None:
@@ -148,6 +152,7 @@ class ExampleSource:
             raise InputError(f"{fixtures.name}: the {fixtures.split} split has no image to train on.")
         self.name = fixtures.name
         self.side_px = side_px
+        self._stretch = stretch
         self._samples = fixtures.samples
         self._truths, self.cleaning = _clean(fixtures, label_of, tuple(attributes))
         sizes_hw = [self._resized_hw(sample) for sample in self._samples]
@@ -198,13 +203,15 @@ class ExampleSource:
         return image
 
     def _resized_hw(self, sample: Sample) -> tuple[int, int]:
+        if self._stretch:
+            return self.side_px, self.side_px
         return Letterbox.fit((sample.height, sample.width), (self.side_px, self.side_px)).resized_hw
 
 
 def _clean(fixtures: FixtureSet, label_of: Mapping[int, int], keys: tuple[str, ...]) -> tuple[list[_Truth], Cleaning]:
     """Group the annotations by image; clip, drop and count what cannot be learnt from."""
     _check_labels(fixtures, label_of)
-    shapes = {key: _attribute_shape(fixtures, key) for key in keys}
+    shapes = {key: _attribute_shape(fixtures, key) for key in keys if key != CAMERA}
     notes_of: dict[int, list[Mapping[str, Any]]] = {sample.image_id: [] for sample in fixtures.samples}
     crowds = 0
     for note in fixtures.annotations:
@@ -225,6 +232,9 @@ def _clean(fixtures: FixtureSet, label_of: Mapping[int, int], keys: tuple[str, .
         empty += int((~solid).sum())
         duplicates += int((solid & ~first).sum())
         attributes = {key: _column([notes[k] for k in keep], key, shape) for key, shape in shapes.items()}
+        if CAMERA in keys:
+            camera = (np.nan,) * 4 if sample.camera is None else sample.camera
+            attributes[CAMERA] = np.tile(np.asarray(camera, np.float64), (len(keep), 1))
         truths.append(_Truth(boxes_xyxy=inside[keep], labels=labels[keep], attributes=attributes))
     return truths, Cleaning(
         images=len(truths),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adapters._shared.training.checkpoint import write_checkpoint
 from adapters._shared.training.optim import make_optimizer, parameter_groups, rate_at
-from bench.errors import BenchError, InputError
+from bench.errors import BenchError, ContractError, InputError
 
 if TYPE_CHECKING:
     from adapters._shared.training.batch import Truth
@@ -82,8 +82,11 @@ class Training(lightning.LightningModule):
         images_u8, truth = batch
         images = images_u8.to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)
         raw = self._forward(self.network, images, truth)
-        with torch.autocast(self.device.type, enabled=False):
-            loss, parts = self._loss(raw, truth)
+        try:
+            with torch.autocast(self.device.type, enabled=False):
+                loss, parts = self._loss(raw, truth)
+        except ContractError as error:  # a loss may look at the outputs itself
+            raise TrainingError(f"{self._save_offender(batch, math.nan, {})} {error}") from error
         if not torch.isfinite(loss):
             raise TrainingError(self._save_offender(batch, float(loss.detach()), parts))
         # kept on the device: a float() here would wait for the GPU in every step

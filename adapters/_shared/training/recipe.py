@@ -16,7 +16,7 @@ from adapters._shared.training.augment import Augmentation
 from adapters._shared.training.checkpoint import BEST_FILE, FACTS, POSITION, read_resumable
 from adapters._shared.training.dataset import TrainingSet
 from adapters._shared.training.evaluate import Judge
-from adapters._shared.training.examples import ExampleSource, labels_by_name
+from adapters._shared.training.examples import CAMERA, ExampleSource, labels_by_name
 from adapters._shared.training.fit import fit
 from adapters._shared.training.runfolder import (
     CONFIG_FILE,
@@ -48,6 +48,10 @@ class Recipe(Protocol):
     """Prefixes of the entries whose shape depends on the number of classes."""
     copies: Mapping[str, str]
     """Prefix of entries that weights may lack -> prefix of those that they start from instead."""
+    training_only: tuple[str, ...]
+    """Prefixes of entries that weights may lack and that then keep their random values."""
+    stretch: bool
+    """Images are resized to the square without keeping their aspect ratio, as the adapter's pre-processing does."""
 
     def names_in(self, weights: Path) -> tuple[str, ...]:
         """Classes of a weights file by label; empty where it does not tell. InputError: of another model."""
@@ -90,7 +94,8 @@ def run(recipe: Recipe, options: Mapping[str, Any], out: Path) -> Path:
         splits.train,
         labels_by_name(splits.train, class_names),
         config.image_size,
-        attributes=task.attributes,
+        attributes=present(task.attributes, splits.train),
+        stretch=recipe.stretch,
         cache=config.cache,
     )
     train = TrainingSet(source, config.image_size, augmentation_of(config), config.seed)
@@ -115,7 +120,8 @@ def preview(recipe: Recipe, options: Mapping[str, Any], page: Path) -> Path:
     )
     train = open_splits(config).train
     class_names = names_of(train, recipe.spec)
-    source = ExampleSource(train, labels_by_name(train, class_names), config.image_size, cache="off")
+    labels = labels_by_name(train, class_names)
+    source = ExampleSource(train, labels, config.image_size, stretch=recipe.stretch, cache="off")
     samples = TrainingSet(source, config.image_size, augmentation_of(config), config.seed)
     return write_preview(samples, class_names, page)
 
@@ -153,6 +159,14 @@ def augmentation_of(config: TrainConfig) -> Augmentation:
     )
 
 
+def present(attributes: tuple[str, ...], fixtures: FixtureSet) -> tuple[str, ...]:
+    """Those of the attributes that the set has; the camera belongs to images."""
+    found = {name for note in fixtures.annotations for name in attributes if name in note}
+    if any(sample.camera is not None for sample in fixtures.samples):
+        found.add(CAMERA)
+    return tuple(name for name in attributes if name in found)
+
+
 def names_of(fixtures: FixtureSet, spec: ModelSpec) -> tuple[str, ...]:
     """Classes of the set, in the model's order where they are the model's; numbered where the set names none.
 
@@ -180,6 +194,7 @@ def _start_from(weights: Path, recipe: Recipe, task: Task, class_names: tuple[st
         f"weights {weights}",
         class_dependent=recipe.class_dependent,
         copies=recipe.copies,
+        allow_missing_prefixes=recipe.training_only,
         class_names_from=recipe.names_in(weights),
         class_names_to=class_names,
     )

@@ -30,4 +30,4 @@ class Task:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Part -> prefixes of its parameter names; ``backbone`` has a learning rate of its own."""
     attributes: tuple[str, ...] = ()
-    """Columns of the annotations that the loss reads besides boxes and labels."""
+    """Columns that the loss can read besides boxes and labels; those that a set lacks are left out."""
