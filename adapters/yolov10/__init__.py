@@ -151,7 +151,10 @@ class YoloV10Adapter:
         if (names, (height, width)) == (own.class_names, own.image_hw):
             return self
         known = {COCO_NAMES: COCO_FIXTURES, own.class_names: own.default_fixtures}
-        spec = make_spec(self.variant, (height, width), names, known.get(names, own.default_fixtures), weights)
+        config = facts.get("config")
+        trained_on = config.get("fixtures") if isinstance(config, Mapping) else None
+        fixtures = known.get(names) or (trained_on if isinstance(trained_on, str) else own.default_fixtures)
+        spec = make_spec(self.variant, (height, width), names, fixtures, weights)
         return YoloV10Adapter(replace(spec, name=own.name), self.variant)
 
     def preprocess(self, image_rgb_u8: Array) -> tuple[dict[str, Array], dict[str, Any]]:

@@ -123,7 +123,7 @@ def save(network, path, facts=None):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_the_facts_beside_the_weights_decide_classes_and_size(tmp_path, suffix):
-    facts = {"class_names": ["fox", "owl", "elk"], "image_size": [96, 160], "model": "yolov10n"}
+    facts = {"class_names": ["fox", "owl", "elk"], "image_size": [96, 160], "config": {"fixtures": "animals"}}
     path = save(YoloV10("n", 3), tmp_path / f"w{suffix}", facts)
     fitted = adapter.fitted(path)
     assert (fitted.spec.name, fitted.spec.class_names, fitted.spec.image_hw) == (
@@ -138,6 +138,7 @@ def test_the_facts_beside_the_weights_decide_classes_and_size(tmp_path, suffix):
     boxes, scores = fitted.build(path)(torch.from_numpy(feeds["images"]))
     assert (tuple(boxes.shape), tuple(scores.shape)) == ((1, 4, anchors), (1, 3, anchors))
     assert fitted.spec.default_weights == path
+    assert fitted.spec.default_fixtures == "animals"
     assert fitted.spec.preprocess_goldens is None
 
 
