@@ -23,13 +23,17 @@ from bench.predictions.fields import (
     read_keypoints,
     read_number,
 )
-from bench.predictions.join import ImageIndex
+from bench.predictions.join import ImageIndex, plain_path
 from bench.predictions.poses import pose_table, read_pose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from bench.types import FixtureSet
+
+
+SCHEMA_VERSION = 1
+"""Latest version of the wrapped form."""
 
 
 @dataclass(slots=True)
@@ -67,8 +71,8 @@ def read_columns(
         InputError: the first thing that cannot be used, with its place in the document.
     """
     form = form_of(document)
-    meta = read_meta(document) if form == "wrapped" else {}
     notes = Notes()
+    meta = read_meta(document, notes) if form == "wrapped" else {}
     bbox_format = choose_format(form, meta, asked, notes)
     index, categories, rows = ImageIndex(fixtures), Categories(fixtures), _Rows(keypoints, poses)
     listed = None
@@ -111,11 +115,13 @@ def form_of(document: Any) -> str:
     return "map"
 
 
-def read_meta(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the meta of a wrapped document after a look at its version."""
+def read_meta(document: Mapping[str, Any], notes: Notes) -> dict[str, Any]:
+    """Return the meta of a wrapped document after a look at its version; note one that is not known yet."""
     version = document.get("schema_version", 1)
     if type(version) is not int or version < 1:
         raise InputError(f"field 'schema_version' must be an integer of at least 1, got {describe(version)}")
+    if version > SCHEMA_VERSION:
+        notes.add(f"the file is of a later schema_version and is read as version {SCHEMA_VERSION}", f"{version}")
     meta = document.get("meta", {})
     return read_container(meta, dict, "field 'meta'")  # type: ignore[no-any-return]
 
@@ -179,7 +185,7 @@ def _read_entries(
     notes: Notes,
 ) -> set[int]:
     """Fill ``rows``; return the ids of the images that have an entry."""
-    seen: set[int] = set()
+    seen: dict[int, str | int] = {}
     for key, image, image_id, found in entries:
         try:
             sample_id = join_entry(index, key, image, image_id, seen, notes)
@@ -193,19 +199,38 @@ def _read_entries(
                 raise InputError(f"{entry_place(key)}, detection {number}: {error}") from error
             rows.image_ids.append(sample_id)
             rows.spots.append((key, number))
-    return seen
+    return set(seen)
 
 
 def join_entry(
-    index: ImageIndex, key: int | str, image: str | int, image_id: int | None, seen: set[int], notes: Notes
+    index: ImageIndex, key: int | str, image: str | int, image_id: int | None, seen: dict[int, str | int], notes: Notes
 ) -> int:
-    """Return the id of the image that an entry means and enter it in ``seen``; note what is odd about it."""
+    """Return the id of the image that an entry means; note what is odd about it.
+
+    Args:
+        index: of the set's images.
+        key: number or name of the entry, for the notes.
+        image: as the entry names it.
+        image_id: the entry's own, or None.
+        seen: image id -> name in the first entry that meant it; this entry's is added.
+        notes: added to.
+
+    Raises:
+        InputError: the set has no such image, or several; without a place.
+    """
     sample_id = index.find(image).image_id
     if image_id is not None and image_id != sample_id:
         notes.add("the image has another id here and its name counts", f"{image!r} is {sample_id}")
     if sample_id in seen:
-        notes.add("the image has an entry already and its detections are added", f"{entry_place(key)}, {image!r}")
-    seen.add(sample_id)
+        first = seen[sample_id]
+        same = plain_path(str(first)) == plain_path(str(image))
+        notes.add(
+            "the image has an entry already and its detections are added"
+            if same
+            else "an entry means an image that has one already, under another name, and its detections are added",
+            f"{entry_place(key)}, {image!r}" + ("" if same else f" as {first!r}"),
+        )
+    seen.setdefault(sample_id, image)
     return sample_id
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,7 +21,8 @@ _MAX_ID_DIGITS = 18
 class ImageIndex:
     """Finds samples by file name or path, then by basename, then by integer image id.
 
-    A name that several images share is never guessed: the entry must give enough of the path.
+    A name that several images share is never guessed: the entry must give enough of the path. Separators of Windows
+    and the two ways of writing an accented letter (macOS splits it) make no difference.
     """
 
     def __init__(self, fixtures: FixtureSet) -> None:
@@ -31,14 +33,17 @@ class ImageIndex:
         """Entries that were told apart by their folder because several images share the file name."""
 
     @cached_property
-    def _by_path(self) -> dict[str, Sample]:
-        return {_unix(str(sample.path)): sample for sample in self._samples}
+    def _by_path(self) -> dict[str, list[Sample]]:
+        found: dict[str, list[Sample]] = defaultdict(list)
+        for sample in self._samples:
+            found[plain_path(str(sample.path))].append(sample)
+        return found
 
     @cached_property
     def _by_name(self) -> dict[str, list[Sample]]:
         named: dict[str, list[Sample]] = defaultdict(list)
-        for sample in self._samples:
-            named[sample.path.name].append(sample)
+        for path, samples in self._by_path.items():
+            named[path.rsplit("/", 1)[-1]] += samples
         return named
 
     def rows(self, image_ids: Array) -> Array | None:
@@ -52,9 +57,12 @@ class ImageIndex:
         """Return the sample that ``image`` names; InputError without a place when there is none or more than one."""
         if isinstance(image, int):
             return self.by_id(image)
-        key = _unix(image)
-        if key in self._by_path:
-            return self._by_path[key]
+        key = plain_path(image)
+        exact = self._by_path.get(key, [])
+        if len(exact) > 1:  # their paths differ in nothing but separators or accents
+            exact = [sample for sample in exact if str(sample.path) == image]
+        if len(exact) == 1:
+            return exact[0]
         name = key.rsplit("/", 1)[-1]
         named = self._by_name.get(name, [])
         if len(named) == 1:
@@ -77,7 +85,7 @@ class ImageIndex:
 
     def _apart(self, image: str, key: str, named: list[Sample]) -> Sample:
         """Tell images of one basename apart by the folders that the entry gives."""
-        ending = [sample for sample in named if _unix(str(sample.path)).endswith("/" + key)]
+        ending = [sample for sample in named if plain_path(str(sample.path)).endswith("/" + key)]
         if len(ending) != 1:
             shown = ", ".join(str(sample.path) for sample in named[:3])
             raise InputError(
@@ -87,8 +95,10 @@ class ImageIndex:
         return ending[0]
 
 
-def _unix(path: str) -> str:
-    return path.strip().replace("\\", "/").removeprefix("./")
+def plain_path(path: str) -> str:
+    """A path with ``/`` between its parts, without a leading ``./``, its accented letters as one character each."""
+    plain = path.strip().replace("\\", "/").removeprefix("./")
+    return plain if plain.isascii() else unicodedata.normalize("NFC", plain)
 
 
 def _short(hint: str) -> str:

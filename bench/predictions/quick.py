@@ -69,19 +69,19 @@ def _read(data: bytes, fixtures: FixtureSet, asked: str | None, keypoints: bool)
     parts = [part for part in (wrapped.predictions, wrapped.meta) if isinstance(part, msgspec.Raw)]
     names = len(parts) + (wrapped.schema_version is not UNSET)
     refuse_repeats(data, 2 * names + sum(map(count_quotes, parts)))
-    meta = _meta(wrapped)
+    meta = _meta(wrapped, notes)
     bbox_format = choose_format("wrapped", meta, asked, notes)
     return _entries("wrapped", meta, wrapped.predictions, fixtures, bbox_format, keypoints, notes)
 
 
-def _meta(wrapped: Wrapped) -> dict[str, Any]:
+def _meta(wrapped: Wrapped, notes: Notes) -> dict[str, Any]:
     document: dict[str, Any] = {}
     if isinstance(wrapped.meta, msgspec.Raw):
         document["meta"] = json.loads(bytes(wrapped.meta))
         refuse_repeats(wrapped.meta, 2 * count_texts(document["meta"]))
     if wrapped.schema_version is not UNSET:
         document["schema_version"] = wrapped.schema_version
-    return read_meta(document)
+    return read_meta(document, notes)
 
 
 def _results(data: bytes, fixtures: FixtureSet, bbox_format: str, keypoints: bool, notes: Notes) -> Columns:
@@ -165,7 +165,7 @@ def _entries(
     check_fields(data, rows, quotes, 1, spare, objects)
     if any(image is None for image in images):
         raise Unusual
-    index, listed = ImageIndex(fixtures), set[int]()
+    index, listed = ImageIndex(fixtures), dict[int, str | int]()
     found = [
         join_entry(index, key, image, image_id, listed, notes)
         for key, image, image_id in zip(keys, images, given, strict=True)
