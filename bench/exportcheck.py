@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ import numpy as np
 
 from bench.compare import compare_tensors, tensor_budget, tensor_rms
 from bench.errors import ArtifactError, ContractError, InputError, LaneError, Unavailable, Unsupported
+from bench.exportcases import BATCHES, Case, Steps, compute_cases
+from bench.exportprobe import crowd, write_probe, write_selection
 from bench.exportsets import Slack, compare_sets, shortened
 from bench.files import sha256_file
 from bench.registry import load_backend
@@ -25,18 +28,18 @@ from bench.types import Artifact, Cell, TensorSpec
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from bench.exporting import ExportOptions, Reference, ReferencePrecision
+    from bench.exporting import ExportOptions, Reference
     from bench.types import Array, Outputs, Prediction, Runner
 
 BACKEND = "onnxrt"
 DEVICES = ("cpu", "cuda:0")
-BATCHES = (1, 4, 8)
 TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2}
 _TIE_IOU = 1e-6
 """An overlap this near to the threshold may fall on either side in float32."""
 _ROUNDING = float(np.finfo(np.float32).eps)
 """No budget is smaller. onnxruntime's sigmoid is off by 3e-8 rms even where a score is 1e-6 (measured over -20..5), and
 an image without objects has no larger ones; torch is exact there."""
+_CROWD, _ROWS = "random boxes", "rows that differ"
 _CUDA = "CUDAExecutionProvider"
 
 
@@ -78,18 +81,11 @@ class Validation:
         return next((check for check in self.checks if not check.passed), None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Case:
-    """Feeds of eight images and what torch makes of them."""
-
-    images: str
-    feeds: Mapping[str, Array]
-    torch: Outputs
-    """fp32."""
-    golden: Outputs
-    """fp64."""
-    own: Outputs | None
-    """torch at the precision of the file; None where torch cannot compute it."""
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
 
 
 def validate(
@@ -126,14 +122,16 @@ def validate(
     if not signature.passed:
         return Validation(checks=(signature,), devices={})
     checks, devices, notes = [signature], {}, list[str]()
-    steps = _Steps(progress, total=(1 + len(images)) * (3 * max(BATCHES) + len(BATCHES) * len(DEVICES)))
-    cases = _cases(reference, options, images, notes, steps)
+    steps = Steps(progress, total=(1 + len(images)) * (3 * max(BATCHES) + len(BATCHES) * len(DEVICES)))
+    cases = compute_cases(reference, options, images, notes, steps)
+    shapes = {name: value.shape[1:] for name, value in cases[0].torch.items()}
     with tempfile.TemporaryDirectory(prefix="parity-validate-") as scratch:
-        probe = Path(scratch) / "probe.onnx"
-        dense_specs = tuple(outputs)
+        dense = alone = _File(path, tuple(inputs), tuple(outputs))
         if selects_from:
+            probe, selection = Path(scratch) / "probe.onnx", Path(scratch) / "selection.onnx"
             try:
-                dense_specs = _probe(path, probe, selects_from, cases[0].torch)
+                dense = _File(probe, dense.inputs, (*outputs, *write_probe(path, probe, selects_from, shapes)))
+                alone = _File(selection, write_selection(path, selection, selects_from, shapes), tuple(outputs))
             except ArtifactError as error:
                 return Validation(checks=(signature, _failed("file", "none", 0, "graph", str(error))), devices={})
         for device in DEVICES:
@@ -147,38 +145,29 @@ def validate(
                 continue
             try:
                 with (
-                    _open(path, device, options, inputs, outputs) as runner,
-                    _open(probe if selects_from else path, device, options, inputs, dense_specs) as inner,
+                    _open(_File(path, tuple(inputs), tuple(outputs)), device, options) as runner,
+                    _open(dense, device, options) as inner,
                 ):
                     devices[device] = _evidence(runner, mode)
                     checks += _provider(device, devices[device])
-                    for case in cases:
-                        for batch in BATCHES:
-                            checks += _Batch(case, batch, device, options, reference, bool(selects_from)).judge(
-                                runner, inner
-                            )
-                            steps.next()
+                    for case, batch in product(cases, BATCHES):
+                        checks += _Batch(case, batch, device, options, reference, bool(selects_from)).judge(
+                            runner, inner
+                        )
+                        steps.next()
+                if selects_from:
+                    with _open(alone, device, options) as runner:
+                        checks += [_try(runner, device, options, reference, shapes, batch) for batch in BATCHES]
             except (ArtifactError, ContractError, LaneError) as error:
                 checks.append(_failed(device, "all", 0, "session", str(error)))
     return Validation(checks=tuple(checks), devices=devices, notes=tuple(notes))
-
-
-class _Steps:
-    """Counts towards an estimate."""
-
-    def __init__(self, progress: Callable[[int, int], None], *, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def next(self) -> None:
-        self._done += 1
-        self._progress(min(self._done, self._total), self._total)
 
 
 class _Batch:
     """The checks of one batch on one device."""
 
     def __init__(
-        self, case: _Case, batch: int, device: str, options: ExportOptions, reference: Reference, selects: bool
+        self, case: Case, batch: int, device: str, options: ExportOptions, reference: Reference, selects: bool
     ) -> None:
         self._case, self._batch, self._device = case, batch, device
         self._options, self._reference, self._selects = options, reference, selects
@@ -243,17 +232,15 @@ class _Batch:
 
     def _selection(self, dense: Mapping[str, Array], outputs: Outputs) -> Check:
         """The graph's selection from its own tensors must be numpy's, number by number."""
-        try:
-            found = self._reference.read(outputs)
-        except ContractError as error:
-            return self._check("selection", passed=False, detail=str(error))
-        detail = ""
-        for shift in (0.0, -_TIE_IOU, _TIE_IOU):
-            difference = _first_difference(self._reference.select(dense, iou_shift=shift), found)
-            if not difference:
-                return self._check("selection", passed=True, unit="rows that differ", max_abs=0.0, tolerance=0.0)
-            detail = detail or difference
-        return self._check("selection", passed=False, unit="rows that differ", tolerance=0.0, detail=detail)
+        detail, rows = _selection_differs(self._reference, dense, outputs)
+        return self._check(
+            "selection",
+            passed=not detail,
+            unit=_ROWS,
+            max_abs=None if detail else 0.0,
+            tolerance=0.0,
+            detail=detail or f"{rows} rows",
+        )
 
     def _set(self, dense: Mapping[str, Array], outputs: Outputs) -> Check:
         """The file's detections against a selection from torch's tensors."""
@@ -311,80 +298,57 @@ def _first_difference(expected: Sequence[Prediction], found: Sequence[Prediction
     return ""
 
 
-def _cases(
-    reference: Reference,
+def _try(
+    runner: Runner,
+    device: str,
     options: ExportOptions,
-    images: Mapping[str, Sequence[Array]],
-    notes: list[str],
-    steps: _Steps,
-) -> list[_Case]:
-    most = max(BATCHES)
-    batches = {"synthetic": reference.synthetic(most)}
-    for name, pictures in images.items():
-        feeds = [reference.feeds(pictures[i % len(pictures)]) for i in range(most)]
-        batches[name] = {key: np.concatenate([f[key] for f in feeds]) for key in feeds[0]}
-        if len(pictures) < most:
-            notes.append(f"{name}: {len(pictures)} images, repeated to fill a batch of {most}")
-    cases = []
-    for name, feeds_of in batches.items():
-        own = None
-        try:
-            own = _by_image(reference, feeds_of, options.precision, steps)
-        except Unsupported as error:
-            notes.append(f"no budget relative to the golden: {error}; the tolerance is meant against torch fp32")
-        torch32 = (
-            own if options.precision == "fp32" and own is not None else _by_image(reference, feeds_of, "fp32", steps)
-        )
-        golden = _by_image(reference, feeds_of, "fp64", steps)
-        cases.append(_Case(images=name, feeds=feeds_of, torch=torch32, golden=golden, own=own))
-    return cases
+    reference: Reference,
+    shapes: Mapping[str, Sequence[int]],
+    batch: int,
+) -> Check:
+    """The selection alone, on boxes made to try it."""
+    feeds = crowd(shapes, options, batch=batch)
+    outputs = runner.run({f"{name}_given": value for name, value in feeds.items()})
+    detail, rows = _selection_differs(reference, feeds, outputs)
+    return Check(
+        device=device,
+        images=_CROWD,
+        batch=batch,
+        tensor="selection",
+        passed=not detail,
+        unit=_ROWS,
+        max_abs=None if detail else 0.0,
+        tolerance=0.0,
+        detail=detail or f"{rows} rows",
+    )
 
 
-def _by_image(
-    reference: Reference, feeds: Mapping[str, Array], precision: ReferencePrecision, steps: _Steps
-) -> Outputs:
-    """One image at a time: torch at fp64 would need eight times the memory for a batch."""
-    count = len(next(iter(feeds.values())))
-    found = []
-    for index in range(count):
-        found.append(reference.outputs({name: v[index : index + 1] for name, v in feeds.items()}, precision))
-        steps.next()
-    return {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}
+def _selection_differs(reference: Reference, dense: Mapping[str, Array], outputs: Outputs) -> tuple[str, int]:
+    """Where a selection differs first from numpy's on the same tensors (empty: nowhere), and its number of rows.
+
+    An overlap at the threshold may fall on either side in float32: three thresholds are tried.
+    """
+    try:
+        found = reference.read(outputs)
+    except ContractError as error:
+        return str(error), 0
+    differences = []
+    for shift in (0.0, -_TIE_IOU, _TIE_IOU):
+        difference = _first_difference(reference.select(dense, iou_shift=shift), found)
+        if not difference:
+            return "", sum(len(prediction.scores) for prediction in found)
+        differences.append(difference)
+    return differences[0], 0
 
 
-def _probe(path: Path, out: Path, selects_from: Mapping[str, Sequence[Any]], dense: Outputs) -> tuple[TensorSpec, ...]:
-    """Write the file with the tensors that its selection reads as further outputs, under the reference's names."""
-    import onnx
-    from onnx import TensorProto, helper
-
-    from bench.precision import onnxfile
-
-    model = onnx.load(str(path))
-    nodes = {node.name: node for node in model.graph.node}
-    added = []
-    for name, (node, index) in selects_from.items():
-        if node not in nodes:
-            raise ArtifactError(f"{path}: has no node {node!r}, which reads {name!r}. Export it again.")
-        inner = nodes[node].input[index]
-        shape = ["batch", *dense[name].shape[1:]]
-        if inner != name:
-            model.graph.node.append(helper.make_node("Identity", [inner], [name], name=f"/probe/{name}"))
-        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
-        added.append(TensorSpec(name=name, shape=tuple(shape), dtype="float32"))
-    onnx.save(model, str(out))
-    return (*onnxfile.inspect(path)[1], *added)
-
-
-def _open(
-    path: Path, device: str, options: ExportOptions, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
-) -> Runner:
+def _open(file: _File, device: str, options: ExportOptions) -> Runner:
     artifact = Artifact(
         kind="onnx",
-        path=path,
-        sha256=sha256_file(path),
+        path=file.path,
+        sha256=sha256_file(file.path),
         precision=options.precision,
-        inputs=tuple(inputs),
-        outputs=tuple(outputs),
+        inputs=file.inputs,
+        outputs=file.outputs,
     )
     cell = Cell(model="export", backend=BACKEND, device=device, precision=options.precision, fixtures="validation")
     return load_backend(BACKEND).open(artifact, cell, threads=1)

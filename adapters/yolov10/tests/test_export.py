@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -21,6 +22,15 @@ from bench.geometry import xyxy_from_cxcywh
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the files are run")
 HEADS = tuple(deployed.HEADS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Two threads wait for each other when the machine is shared: 8 ms per convolution instead of .3."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -248,8 +258,6 @@ def test_what_reads_the_selection_is_named_by_node(adapter, weights, tmp_path):
 
 @pytest.mark.slow
 def test_the_ap_of_raw_and_topk_files_is_the_ap_of_torch_at_the_score_floor(tmp_path):
-    import torch
-
     from bench.fixtures import category_ids, read_image_rgb, resolve
     from bench.scoring import from_predictions, match
 
