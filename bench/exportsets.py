@@ -6,8 +6,8 @@ explained:
 
 * threshold: the score lies within the slack of the score threshold;
 * cut: the other list is full, and its last score is within the slack;
-* suppressed: the other list keeps a box of the class that overlaps it by more than the threshold, and the two changed
-  places (scores within the slack), lie at the threshold, or that box is itself a flip.
+* suppressed: the other list keeps a box of the class with no worse score that overlaps it by more than the threshold,
+  and the two have the same score, or lie at the threshold, or that box is itself an explained flip.
 """
 
 from __future__ import annotations
@@ -86,13 +86,10 @@ def compare_sets(
             boxes = max(boxes, float(np.abs(want.boxes_xyxy[rows] - have.boxes_xyxy[columns]).max()))
             scores = max(scores, float(np.abs(want.scores[rows] - have.scores[columns]).max()))
         alone = np.setdiff1d(np.arange(len(want.scores)), rows), np.setdiff1d(np.arange(len(have.scores)), columns)
-        for own, other, flips, others, word in (
-            (want, have, alone[0], alone[1], "expected, not found"),
-            (have, want, alone[1], alone[0], "found, not expected"),
-        ):
-            for row in flips:
-                text = f"image {image}: {_words(own, row)} {word}"
-                why = _reason(own, int(row), other, others, options, slack, suppresses=suppresses)
+        reasons = _reasons(want, have, alone, options, slack, suppresses=suppresses)
+        for side, (of, word) in enumerate(((want, "expected, not found"), (have, "found, not expected"))):
+            for row in alone[side].tolist():
+                text, why = f"image {image}: {_words(of, row)} {word}", reasons.get((side, row))
                 (explained if why else unexplained).append(f"{text} ({why})" if why else text)
     return SetDifference(
         pairs=pairs,
@@ -122,17 +119,46 @@ def _pair(want: Prediction, have: Prediction, tolerance_px: float, tolerance_sco
     return rows[real], columns[real]
 
 
-def _reason(
-    own: Prediction,
-    row: int,
-    other: Prediction,
-    flips: Array,
+def _reasons(
+    want: Prediction,
+    have: Prediction,
+    alone: tuple[Array, Array],
     options: ExportOptions,
     slack: Slack,
     *,
     suppresses: bool,
+) -> dict[tuple[int, int], str]:
+    """Reasons of the flips that have one, by side (0 ``want``, 1 ``have``) and row.
+
+    A chain of suppressed boxes needs a beginning: two flips never explain each other.
+    """
+    sides = want, have
+    flips = [(side, row) for side in (0, 1) for row in alone[side].tolist()]
+    found: dict[tuple[int, int], str] = {}
+    for side, row in flips:
+        why = _own_reason(sides[side], row, sides[1 - side], options, slack, suppresses=suppresses)
+        if why:
+            found[side, row] = why
+    while suppresses:
+        more = {
+            (side, row): "suppressed by a box that is itself an explained flip"
+            for side, row in flips
+            if (side, row) not in found
+            and any(
+                (1 - side, better) in found
+                for better, _ in _suppressors(sides[side], row, sides[1 - side], options, slack)
+            )
+        }
+        if not more:
+            break
+        found |= more
+    return found
+
+
+def _own_reason(
+    own: Prediction, row: int, other: Prediction, options: ExportOptions, slack: Slack, *, suppresses: bool
 ) -> str:
-    """Why ``other`` may lack this detection; empty when nothing measured explains it."""
+    """Why ``other`` may lack this detection, whatever else flipped; empty when nothing measured explains it."""
     score = float(own.scores[row])
     if suppresses and abs(score - options.conf) <= slack.score:
         return f"score within {slack.score:.1g} of the threshold"
@@ -141,21 +167,29 @@ def _reason(
         return f"score within {2 * slack.score:.1g} of the cut at {options.max_detections} rows"
     if not suppresses:
         return ""
-    box = own.boxes_xyxy[row]
-    near = np.flatnonzero(other.labels == own.labels[row])
-    overlap = box_iou(box[None], other.boxes_xyxy[near])[0]
-    side = float(min(box[2] - box[0], box[3] - box[1]))
-    iou_slack = min(8 * slack.box_px / max(side, 1e-6), 1.0)
-    for index, share in zip(near.tolist(), overlap.tolist(), strict=True):
-        if not share > options.iou - iou_slack:
-            continue
-        if abs(share - options.iou) <= iou_slack:
-            return f"overlap {share:.4f} lies at the threshold"
-        if abs(float(other.scores[index]) - score) <= 2 * slack.score:
-            return f"changed places with a box of overlap {share:.2f} and the same score"
-        if index in flips:
-            return "suppressed by a box that is itself a flip"
+    for better, overlap in _suppressors(own, row, other, options, slack):
+        if abs(overlap - options.iou) <= _overlap_slack(own, row, slack):
+            return f"overlap {overlap:.4f} lies at the threshold"
+        if float(other.scores[better]) - score <= 2 * slack.score:
+            return f"changed places with a box of overlap {overlap:.2f} and the same score"
     return ""
+
+
+def _suppressors(
+    own: Prediction, row: int, other: Prediction, options: ExportOptions, slack: Slack
+) -> list[tuple[int, float]]:
+    """Rows of ``other`` that can have suppressed this detection there, and their overlap with it."""
+    score = float(own.scores[row])
+    rows = np.flatnonzero((other.labels == own.labels[row]) & (other.scores >= score - 2 * slack.score))
+    overlaps = box_iou(own.boxes_xyxy[row][None], other.boxes_xyxy[rows])[0]
+    least = options.iou - _overlap_slack(own, row, slack)
+    return [(i, share) for i, share in zip(rows.tolist(), overlaps.tolist(), strict=True) if share > least]
+
+
+def _overlap_slack(own: Prediction, row: int, slack: Slack) -> float:
+    """How far an overlap with this box moves when corners move by the slack."""
+    width, height = own.boxes_xyxy[row, 2:] - own.boxes_xyxy[row, :2]
+    return min(8 * slack.box_px / max(float(min(width, height)), 1e-6), 1.0)
 
 
 def _words(of: Prediction, row: int) -> str:
