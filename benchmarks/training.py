@@ -49,7 +49,7 @@ def step_rates(steps: int) -> dict[str, float]:
     runs: dict[str, Callable[[int], None]] = {}
     for kind in ("no", "bf16"):
         config = TrainConfig(batch=BATCH)
-        task = YoloV10Recipe(adapter).task(config, names)
+        task = YoloV10Recipe(adapter).task(config, names, train)
         judge = Judge(task.adapter, resolve("shapes", split="val").take(1))
         module = Training(task, config, judge, Path(tempfile.gettempdir()))
         optimizer = make_optimizer(parameter_groups(module.network, config), config)

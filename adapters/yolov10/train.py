@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from adapters._shared.training.batch import Truth
+    from bench.types import FixtureSet
 
 BACKBONE = tuple(f"model.{layer}." for layer in range(11))
 """Layers 0 to 10: everything before the neck."""
@@ -61,7 +62,7 @@ class YoloV10Recipe:
         named = tuple(read_facts(weights).get("class_names", ()))
         return named or (COCO_NAMES if classes_of(shapes, source) == len(COCO_NAMES) else ())
 
-    def task(self, config: TrainConfig, class_names: tuple[str, ...]) -> Task:
+    def task(self, config: TrainConfig, class_names: tuple[str, ...], train: FixtureSet) -> Task:
         """Network with random weights, loss and adapter for these classes.
 
         Raises:

@@ -133,6 +133,8 @@ class TrainConfig:
     """Learn from the first N batches alone, without augmentation, and judge on them: can the model learn at all?"""
     checkpoint_every: int | None = None
     """Steps between writing ``last.pt`` within an epoch; None: only after each epoch."""
+    export: bool = False
+    """Also write ``model.onnx`` of the best weights, and what it is, into the run folder."""
     max_images: int | None = None
     """Use only the first images of each split."""
     freeze: str | None = None

@@ -56,7 +56,7 @@ class Recipe(Protocol):
     def names_in(self, weights: Path) -> tuple[str, ...]:
         """Classes of a weights file by label; empty where it does not tell. InputError: of another model."""
 
-    def task(self, config: TrainConfig, class_names: tuple[str, ...]) -> Task:
+    def task(self, config: TrainConfig, class_names: tuple[str, ...], train: FixtureSet) -> Task:
         """Make a network with random weights (the seed is set), its loss and its fitted adapter."""
 
 
@@ -80,7 +80,7 @@ def run(recipe: Recipe, options: Mapping[str, Any], out: Path) -> Path:
         _check_same(resumed[FACTS], recipe.spec.name, class_names, config)
         _check_options(resumed, config)
     lightning.seed_everything(config.seed, verbose=False)
-    task = recipe.task(config, class_names)
+    task = recipe.task(config, class_names, splits.train)
     notes = [splits.note] if splits.note else []
     if config.weights is not None and resumed is None:
         notes += _start_from(config.weights, recipe, task, class_names)
