@@ -168,32 +168,51 @@ def meta_path(out: Path) -> Path:
 def deliver(made: Path, document: str, out: Path) -> None:
     """Put the file and its document in place: both are whole on that disk before either gets its name.
 
+    A document never stands beside another file than its own: an older pair is moved aside first, and put back when
+    something fails.
+
     Raises:
-        InputError: the folder cannot be written; then neither of the new files has its name, and files that were there
-            before are kept where the first rename did not happen.
+        InputError: the folder cannot be written; then everything is as it was.
     """
-    meta = meta_path(out)
-    waiting: list[Path] = []
+    targets = out, meta_path(out)
+    new: list[Path] = []
+    old: list[tuple[Path, Path]] = []
+    placed: list[Path] = []
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        for target, content in ((out, made.read_bytes()), (meta, document.encode())):
-            handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{target.name}.")
-            waiting.append(Path(name))
-            with os.fdopen(handle, "wb") as stream:
+        for target, content in zip(targets, (made.read_bytes(), document.encode()), strict=True):
+            new.append(_beside(target))
+            with new[-1].open("wb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-            waiting[-1].chmod(0o644)
-        meta.unlink(missing_ok=True)  # a document never stands beside another file than its own
-        waiting[0].replace(out)
-        waiting[1].replace(meta)
+            new[-1].chmod(0o644)
+        for target in reversed(targets):
+            if target.exists():
+                aside = target.replace(_beside(target))
+                old.append((target, aside))
+        for path, target in zip(new, targets, strict=True):
+            placed.append(path.replace(target))
     except OSError as error:
-        for path in waiting:
-            with suppress(OSError):
-                path.unlink()
+        with suppress(OSError):
+            for target in placed:
+                target.unlink()
+            for target, aside in old:
+                aside.replace(target)
         raise InputError(
             f"{out}: cannot be written ({error.strerror}). Free space, or choose another place with --output."
         ) from error
+    finally:
+        for path in (*new, *(aside for _, aside in old)):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _beside(target: Path) -> Path:
+    """An empty file of a new name in the same folder."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(handle)
+    return Path(name)
 
 
 def _require_writable(out: Path, meta: Path) -> None:
