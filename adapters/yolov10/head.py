@@ -35,8 +35,8 @@ class DFL(nn.Module):
     def forward(self, logits: Tensor) -> Tensor:
         """(B, 4 * REG_MAX, A) -> (B, 4, A) distances in units of the stride."""
         anchors = int(logits.shape[-1])
-        # Bins stay beside anchors and the convolution is written as the product that it is: with the bins moved to axis 1
-        # onnxruntime's softmax took 3.1 of 34 ms (n, 640 px, one thread), here 0.5; openvino loses nothing.
+        # Bins stay beside anchors and the convolution is written as the product that it is: with the bins moved to
+        # axis 1 onnxruntime's softmax took 3.1 of 34 ms (n, 640 px, one thread), here 0.5; openvino loses nothing.
         shares = logits.reshape(-1, 4, REG_MAX, anchors).softmax(2)
         return (self.conv.weight.reshape(1, REG_MAX) @ shares).reshape(-1, 4, anchors)
 
