@@ -359,11 +359,19 @@ def history(
 
 
 @app.command()
-def validate(file: Annotated[Path, typer.Argument(help="Any JSON file that this project writes.")]) -> None:
-    """Check a file against its JSON Schema."""
+def validate(
+    file: Annotated[Path, typer.Argument(help="Any JSON file that this project reads or writes.")],
+    fixtures: Fixtures = None,
+    bbox_format: Annotated[
+        Text, typer.Option("--bbox-format", help="Of predictions: cxcywh_norm, cxcywh_abs, xywh_abs or xyxy_abs.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Violations to explain.")] = 20,
+    json: Json = False,
+) -> None:
+    """Say everything that is wrong with a file, place by place, and how to repair it; 2 when there is something."""
     from bench.commands.documents import validate_command
 
-    raise typer.Exit(validate_command(file))
+    raise typer.Exit(validate_command(file, fixtures=fixtures, bbox_format=bbox_format, limit=limit, as_json=json))
 
 
 @app.command()

@@ -133,7 +133,8 @@ def validate_file(path: Path) -> str:
 def schema_of(document: Any) -> str | None:
     """Name of the schema that a document claims; predictions are recognised by their form."""
     if isinstance(document, dict):
-        label = document.get("schema") or (document.get("meta") or {}).get("schema")
+        meta = document.get("meta")
+        label = document.get("schema") or (meta.get("schema") if isinstance(meta, dict) else None)
         if isinstance(label, str) and label in SCHEMA_NAMES:
             return label
         if "predictions" in document:

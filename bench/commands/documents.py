@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from bench.files import write_atomic
-from bench.schema import read_suite, validate_file
+from bench.schema import dumps, read_suite, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from bench.violations import Explanation
+
+_NOTES = 10
 
 
 def report_command(
@@ -58,8 +63,55 @@ def write_summaries(
         write_atomic(junit, junit_of_suite(suite, strict_undecided=strict_undecided))
 
 
-def validate_command(file: Path) -> int:
-    """Say which schema a file satisfies."""
-    label = validate_file(file)
-    Console().print(f"{file}: valid {label}", markup=False, highlight=False, soft_wrap=True)
-    return 0
+def validate_command(file: Path, *, fixtures: str | None, bbox_format: str | None, limit: int, as_json: bool) -> int:
+    """Explain every violation of a file; 0 when there is none, else 2.
+
+    Args:
+        file: JSON.
+        fixtures: set whose images and classes predictions must mean, or None.
+        bbox_format: of predictions, or None.
+        limit: violations that are explained; further ones are counted.
+        as_json: write the violations as JSON instead of lines.
+    """
+    from bench.fixtures import resolve
+    from bench.violations import explain_file
+
+    known = resolve(fixtures) if fixtures else None
+    explained = explain_file(file, fixtures=known, bbox_format=bbox_format, limit=limit)
+    if as_json:
+        sys.stdout.write(
+            dumps({"file": str(file), "valid": not explained.total, "total": explained.total} | to_json(explained))
+        )
+        return 2 if explained.total else 0
+    for line in explanation_lines(file, explained):
+        Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    return 2 if explained.total else 0
+
+
+def explanation_lines(file: Path, explained: Explanation) -> Iterator[str]:
+    """The violations for a person.
+
+    Args:
+        file: that was checked.
+        explained: what is wrong with it.
+
+    Yields:
+        Lines: what the file is, each violation on three of them, the notes.
+    """
+    what = explained.label or "not a file of this project"
+    if explained.form is not None:
+        what += f" ({explained.form}, boxes {explained.bbox_format})"
+    if not explained.total:
+        yield f"{file}: valid {what}"
+    else:
+        yield f"{file}: {what}, {explained.total} violation{'s' if explained.total > 1 else ''}"
+    for violation in explained.violations:
+        yield f"  {violation.path}"
+        yield f"      {violation.problem}" + (f"; found {violation.found}" if violation.found else "")
+        yield f"      fix: {violation.fix}"
+    if explained.more:
+        yield f"  and {explained.more} more; --limit {explained.total} explains them all"
+    for note in explained.notes[:_NOTES]:
+        yield f"  note: {note}"
+    if len(explained.notes) > _NOTES:
+        yield f"  note: and {len(explained.notes) - _NOTES} more notes"
