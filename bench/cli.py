@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated
 
 import typer
 
@@ -36,6 +33,7 @@ from bench.clioptions import (
     Tune,
     Weights,
 )
+from bench.clisuite import add_suite_verbs
 from bench.clitraining import train
 from bench.options import HELP
 
@@ -50,29 +48,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 all judged cells passed; 1 something failed or errored; 2 usage or bad input; "
     "3 nothing failed, but something is undecided or nothing ran; 130 interrupted.",
 )
-
-
-def _with_options_of(
-    verb: Callable[..., None], *, leave_out: Sequence[str]
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a verb all options of another, but for some; it receives them as the mapping ``values``."""
-
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        hints = {**get_type_hints(verb, include_extras=True), **get_type_hints(function, include_extras=True)}
-        taken = [p for n, p in inspect.signature(verb).parameters.items() if n not in leave_out]
-        own = [p for n, p in inspect.signature(function).parameters.items() if n != "values"]
-        names = [p.name for p in taken]
-
-        @functools.wraps(function)
-        def called(**given: Any) -> None:
-            function({n: given.pop(n) for n in names}, **given)
-
-        parameters = [p.replace(annotation=hints[p.name]) for p in (*taken, *own)]
-        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        called.__annotations__ = {p.name: p.annotation for p in parameters}
-        return called
-
-    return decorate
 
 
 def _version(value: bool) -> None:
@@ -320,30 +295,6 @@ def compare(
 
 
 @app.command()
-@_with_options_of(
-    run, leave_out=("out", "resume", "band", "baseline", "dry_run", "json", "junit", "markdown", "strict_undecided")
-)
-def baseline(
-    values: dict[str, Any],
-    runs: Annotated[int, typer.Option("--runs", metavar="N", help="Runs to measure (3 or more judge speed).")] = 3,
-    out: Annotated[Path, typer.Option("--out", "--output", metavar="DIR", help="Folder of the baseline.")] = Path(
-        "baseline"
-    ),
-    add: Annotated[
-        list[Path] | None, typer.Option("--add", metavar="RUN", help="Add a finished run's folder; measure nothing.")
-    ] = None,
-) -> None:
-    """Measure the same plan several times and store it: what `parity compare` and `--baseline` compare with."""
-    from bench.commands.baseline import baseline_command
-
-    config, quiet = values.pop("config"), values.pop("quiet")
-    if values.pop("half"):
-        values["precisions"] = "fp16"
-    options = {name: value or None for name, value in values.items()}
-    raise typer.Exit(baseline_command(options, config=config, runs=runs, out=out, add=add or [], quiet=quiet))
-
-
-@app.command()
 def history(
     folder: Annotated[Path, typer.Argument(help="Folder of runs; suite.json files are found at any depth.")],
     out: Annotated[
@@ -372,45 +323,6 @@ def validate(
     from bench.commands.documents import validate_command
 
     raise typer.Exit(validate_command(file, fixtures=fixtures, bbox_format=bbox_format, limit=limit, as_json=json))
-
-
-@app.command()
-def predict(
-    model: Annotated[str, typer.Argument(help="Registered model, or PATH.py of an adapter.")],
-    out: Annotated[Path, typer.Option("--out", "--output", help="Predictions file.")],
-    backend: Annotated[str, typer.Option("--backend", "--backends", help="One backend.")] = "torch",
-    precision: Annotated[str, typer.Option("--precision", "--precisions", help="One precision.")] = "fp32",
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda:0.")] = "cpu",
-    fixtures: Fixtures = None,
-    weights: Weights = None,
-    calibration: Calibration = None,
-    max_images: MaxImages = None,
-    threads: Threads = None,
-    wrap: Annotated[bool, typer.Option("--wrap", help="Write the wrapped form with its meta.")] = False,
-    protocol: Protocol = None,
-    allow_protocol_mismatch: AllowMismatch = False,
-    record: Annotated[
-        Path | None, typer.Option("--record", metavar="DIR", help="Also keep raw outputs for the backend `recorded`.")
-    ] = None,
-    quiet: Quiet = False,
-) -> None:
-    """Run one cell over the images and write its detections."""
-    from bench.commands.predict import predict_command
-
-    options = {
-        "models": model,
-        "backends": backend,
-        "precisions": precision,
-        "devices": device,
-        "fixtures": fixtures,
-        "weights": weights or None,
-        "calibration": calibration,
-        "max_images": max_images,
-        "threads": threads,
-        "protocol": protocol,
-        "allow_protocol_mismatch": allow_protocol_mismatch or None,
-    }
-    raise typer.Exit(predict_command(options, out=out, wrap=wrap, record=record, quiet=quiet))
 
 
 app.command()(train)
@@ -469,4 +381,5 @@ def clean(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] 
     raise typer.Exit(clean_command(ask=not yes))
 
 
+add_suite_verbs(app, run)
 add_artifact_verbs(app)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -38,3 +41,26 @@ AllowMismatch = Annotated[
     typer.Option("--allow-protocol-mismatch", "--allow-protocol-mismatches", help=HELP["allow_protocol_mismatch"]),
 ]
 Seed = Annotated[Text, typer.Option("--seed", metavar="N", help=HELP["seed"])]
+
+
+def with_options_of(
+    verb: Callable[..., None], *, leave_out: Sequence[str]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb all options of another, but for some; it receives them as the mapping ``values``."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        hints = {**get_type_hints(verb, include_extras=True), **get_type_hints(function, include_extras=True)}
+        taken = [p for n, p in inspect.signature(verb).parameters.items() if n not in leave_out]
+        own = [p for n, p in inspect.signature(function).parameters.items() if n != "values"]
+        names = [p.name for p in taken]
+
+        @functools.wraps(function)
+        def called(**given: Any) -> None:
+            function({n: given.pop(n) for n in names}, **given)
+
+        parameters = [p.replace(annotation=hints[p.name]) for p in (*own, *taken)]
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {p.name: p.annotation for p in parameters}
+        return called
+
+    return decorate

@@ -15,7 +15,7 @@ import numpy as np
 from bench.results import ParityResult
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from bench.types import Array, FixtureSet
 
@@ -86,6 +86,29 @@ def compare_tensors(
     if not golden:
         return _broken(name, 0, 0, "no image was compared", budget)
     return _measure(name, candidate, golden, budget)
+
+
+def parts_of(
+    name: str, background: int | None, candidate: Sequence[Array], golden: Sequence[Array]
+) -> list[tuple[str, Callable[[Array], Array]]]:
+    """How an output is cut for the comparison: the classes and the background apart, anything else whole.
+
+    Args:
+        name: of the output.
+        background: index on the last axis, or None.
+        candidate: one array per image.
+        golden: as many; where any shape differs nothing is cut, so that the difference shows.
+
+    Returns:
+        Label and function of each part; every element is in one of them.
+    """
+    shapes = [(np.shape(c), np.shape(g)) for c, g in zip(candidate, golden, strict=False)]
+    if background is None or any(obtained != expected for obtained, expected in shapes):
+        return [(name, np.asarray)]
+    return [
+        (name, lambda values: np.delete(values, background, axis=-1)),
+        (f"{name}, background", lambda values: np.asarray(values)[..., background]),
+    ]
 
 
 def compare_preprocess(reference: Mapping[int, str], candidate: Mapping[int, str]) -> ParityResult:

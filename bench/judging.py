@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from bench.accuracy import judge_accuracy
-from bench.compare import compare_preprocess, compare_tensors, tensor_budget, tensor_rms
+from bench.compare import compare_preprocess, compare_tensors, parts_of, tensor_budget, tensor_rms
 from bench.explaining import agreements, kept_agreement, set_beside_fp32
 from bench.goldens import committed_row
 from bench.matching import ImageDifference, compare_predictions
@@ -256,13 +256,14 @@ def _tensors(run: ModelRun, record: Record, base: _Reference) -> list[ParityResu
     for spec in run.plan.spec.outputs:
         candidate = [s[spec.name] for s in record.raw or [] if spec.name in s]
         expected = [s[spec.name] for s in golden]
-        budget = None
-        if gated:
-            own = 0.0
-            if yardstick is not None:
-                own = tensor_rms([y[spec.name] - g for y, g in zip(yardstick, expected, strict=True)])
-            budget = tensor_budget(tensor_rms(expected), own)
-        rows.append(compare_tensors(f"{spec.name} against the {against}", candidate, expected, budget=budget))
+        own = None if yardstick is None else [s[spec.name] for s in yardstick]
+        for label, take in parts_of(spec.name, run.plan.spec.background.get(spec.name), candidate, expected):
+            found, wanted = (list(map(take, side)) for side in (candidate, expected))
+            budget = None
+            if gated:
+                errors = [] if own is None else [take(o) - w for o, w in zip(own, wanted, strict=True)]
+                budget = tensor_budget(tensor_rms(wanted), tensor_rms(errors))
+            rows.append(compare_tensors(f"{label} against the {against}", found, wanted, budget=budget))
     return rows
 
 

@@ -57,12 +57,16 @@ class Maker:
         self._made: dict[tuple[str, str], Artifact | BenchError] = {}
 
     def artifact(self, kind: str, precision: str) -> Artifact:
-        """Return the artefact that a backend of this kind takes (an engine is built from the ONNX file by its backend).
+        """Return the artefact that a backend of this kind takes.
+
+        An engine is built from the ONNX file by its backend, unless one was given.
 
         Raises:
-            ArtifactError: it cannot be made; InputError: the given file cannot be used.
+            ArtifactError: it cannot be made.
+            InputError: the given file cannot be used; OtherModelError when it holds another model.
         """
-        key = ("weights" if kind == "weights" else "recording" if kind == "recording" else "onnx", precision)
+        own = kind in ("weights", "recording") or (kind == "engine" and kind in self._plan.artifacts)
+        key = (kind if own else "onnx", precision)
         if key not in self._made:
             try:
                 self._made[key] = self._make(*key)
@@ -78,8 +82,11 @@ class Maker:
             return self._weights(precision)
         if kind == "recording":
             return self._recorded(precision)
+        if kind == "engine":
+            return self._engine(precision)
         if precision == "fp32":
-            return self._exported() if self._plan.has_module else self._given()
+            given = self._plan.artifacts.get("onnx") or (None if self._plan.has_module else self._plan.weights)
+            return self._exported() if given is None else self._given(given)
         if precision == "tf32":  # arithmetic of a run, not of a file
             return replace(self.artifact("onnx", "fp32"), precision="tf32")
         if precision not in conversion.MADE_HERE:
@@ -114,8 +121,20 @@ class Maker:
             recipe={"tool": "recorded"},
         )
 
-    def _given(self) -> Artifact:
-        path = self._plan.weights
+    def _engine(self, precision: str) -> Artifact:
+        """The given engine as it is; its tensors are compared with the spec's when it is opened."""
+        spec, path = self._plan.spec, self._plan.artifacts["engine"]
+        return Artifact(
+            kind="engine",
+            path=path,
+            sha256=sha256_file(path),
+            precision=precision,
+            inputs=spec.inputs,
+            outputs=spec.outputs,
+            recipe={"tool": "given as it is", "file": path.name},
+        )
+
+    def _given(self, path: Path) -> Artifact:
         made = self._in_lane("inspect", path=path)
         return Artifact(
             kind="onnx",

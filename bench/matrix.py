@@ -39,6 +39,8 @@ class Request:
     calibration: str | None = None
     weights: Mapping[str, Path] = field(default_factory=dict)
     """Model name, or ``*`` for the only model, -> weights or .onnx."""
+    artifacts: Mapping[str, Path] = field(default_factory=dict)
+    """Of the only model, kind (``onnx``, ``engine``) -> the file that runs in place of one made from the weights."""
     recording: Path | None = None
     max_images: int | None = None
     batch: int = 1
@@ -109,6 +111,8 @@ class ModelPlan:
     cells: tuple[PlannedCell, ...]
     golden: PlannedCell | None
     """The fp64 cell that scales the tolerances, or None when the weights hold no torch module."""
+    artifacts: Mapping[str, Path] = field(default_factory=dict)
+    """Kind -> file that was given beside the weights and runs as it is: nothing is exported or built in its place."""
 
     @property
     def reference(self) -> PlannedCell:

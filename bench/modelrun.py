@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench import checkpoints
 from bench.attest import mismatch
-from bench.errors import ArtifactError, BenchError, InputError, Unsupported
+from bench.errors import ArtifactError, BenchError, InputError, OtherModelError, Unsupported
 from bench.examine import profile_cells, simulate_files
 from bench.lanes import Lane, LaneFailure
 from bench.making import Maker
@@ -60,6 +61,7 @@ class ModelRun:
     def measure(self, write_predictions: Callable[[Record], None]) -> None:
         """Run everything; ``write_predictions`` is called as soon as a cell has its detections."""
         try:
+            self._check_given()
             for record in self.records:
                 if record.blocked is None:
                     self._attempt(record, write_predictions)
@@ -81,6 +83,12 @@ class ModelRun:
             self._end(Lane.kill)  # interrupted: a lane may be in the middle of a command
             raise
         self._end(Lane.close)
+
+    def _check_given(self) -> None:
+        """Refuse a given ONNX file that cannot be read before anything is measured."""
+        if "onnx" in self.plan.artifacts:
+            with suppress(OtherModelError):  # the verdict of its cells
+                self._maker.artifact("onnx", "fp32")
 
     def _examine(self) -> None:
         """What explains results and changes none: node times, and the files in their own arithmetic."""
@@ -120,6 +128,8 @@ class ModelRun:
             self._open_and_run(record)
         except InputError as error:
             self._fail(record, error)
+            if isinstance(error, OtherModelError) and self.plan.artifacts:
+                return  # whether the given file is still the model is the question of this run: the answer is no
             raise  # a bad image or bad weights: every other cell would fail in the same way
         except BenchError as error:
             self._fail(record, error)
@@ -217,6 +227,8 @@ class ModelRun:
     def _fail(self, record: Record, error: BenchError) -> None:
         if isinstance(error, Unsupported):
             record.blocked = ("unsupported", str(error), "not supported")
+        elif isinstance(error, OtherModelError):
+            record.blocked = ("failed", str(error), "another model's file")
         else:
             short = error.short if isinstance(error, LaneFailure) else _short(error)
             record.blocked = ("error", f"{error}{self._others_kept()}", short)

@@ -62,6 +62,8 @@ HELP = {
     "resume": "Run id of an interrupted run: its finished cells are not measured again (timing is).",
 }
 CROSS_CHECKS = ("all", "one", "none")
+MAX_IMAGES_OF_ONE_FILE = 50
+"""Of a suite or a baseline in one file, where none are asked for: 30 and more give an interval of the accuracy."""
 MIN_RESAMPLES = 100
 """A 2.5 % quantile needs a few dozen resamples beyond it to be worth printing."""
 ALIASES = {

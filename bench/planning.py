@@ -42,6 +42,7 @@ def make_plans(request: Request, *, logs: Path, events: Events | None = None) ->
     """
     watcher: Events = events or Silent()
     given = _adapters(request)
+    files = _artifacts(request, len(given))
     weights = {a.name: _weights(a, load_adapter(a.target).spec, request, len(given)) for a in given}
     adapters = [fitted_reference(a, weights[a.name]) for a in given]
     watcher.stage("Asking the backends what this host can run")
@@ -68,6 +69,7 @@ def make_plans(request: Request, *, logs: Path, events: Events | None = None) ->
                 calibration_label=label,
                 cells=cells,
                 golden=golden,
+                artifacts=files,
             )
         )
     return plans
@@ -150,6 +152,19 @@ def _weights(adapter: Reference, spec: ModelSpec, request: Request, models: int)
     if not path.is_file():
         raise UsageError(f"{adapter.name}: weights {path}: no such file. Type: --weights {adapter.name}=PATH")
     return path.resolve()
+
+
+def _artifacts(request: Request, models: int) -> dict[str, Path]:
+    """The files that were given beside the weights."""
+    unknown = sorted(set(request.artifacts) - {"onnx", "engine"})
+    if unknown:
+        raise UsageError(f"no file of kind {unknown[0]!r} can be given beside the weights; onnx and engine can.")
+    if request.artifacts and models != 1:
+        raise UsageError(f"an ONNX file or engine belongs to one model, {models} are given.")
+    for kind, path in request.artifacts.items():
+        if not path.is_file():
+            raise UsageError(f"--{kind} {path}: no such file.")
+    return {kind: path.resolve() for kind, path in request.artifacts.items()}
 
 
 def _fixtures(request: Request, spec: ModelSpec, events: Events) -> FixtureSet:

@@ -78,6 +78,9 @@ class ModelSpec:
     score_floor: float = 0.001
     """Detections below are not emitted."""
     max_detections: int = 300
+    background: Mapping[str, int] = field(default_factory=dict)
+    """Output -> index on its last axis of the class that stands for no object. It is compared by itself: nearly all
+    rows are background, whose numbers would outweigh those of the classes."""
     nms_iou: float | None = None
     """Overlap above which ``postprocess`` drops a box of the same class; None: it suppresses nothing."""
     float_nodes: tuple[str, ...] = ()
@@ -292,6 +295,19 @@ class Fitting(Protocol):
 
     def fitted(self, weights: Path) -> Adapter:
         """Return the adapter for these weights; its spec keeps the model's name. InputError: they do not fit at all."""
+
+
+@runtime_checkable
+class Configured(Protocol):
+    """What an adapter may offer besides: several network configs, of which weights have one."""
+
+    def check_config(self, config: Mapping[str, Any], where: str) -> None:
+        """Compare a config file with the network of the adapter's weights.
+
+        Raises:
+            InputError: names each setting that differs, or says that the file has none that is known; ``where`` is the
+                file.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

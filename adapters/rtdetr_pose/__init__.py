@@ -77,6 +77,7 @@ def make_spec(
         default_fixtures=fixtures,
         default_weights=weights,
         max_detections=MAX_DETECTIONS,
+        background={"logits": config.classes},
         float_nodes=FLOAT_NODES,
         parameters=config.parameters,
         licence="Apache-2.0",

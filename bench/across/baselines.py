@@ -1,6 +1,7 @@
 """Stored runs: reading one side of a comparison, and the baseline file that keeps several runs of one plan.
 
-A baseline is a folder: ``suite.json`` and ``predictions/`` of its last run, ``baseline.json`` with the in-run ratios of
+A suite that was written to a file of its own (``--output FILE.json``) stands beside the folder of its run. A baseline is
+a folder: ``suite.json`` and ``predictions/`` of its last run, ``baseline.json`` with the in-run ratios of
 all its runs, and ``runs/`` with each run's own folder (evidence; a comparison does not read it).
 """
 
@@ -61,18 +62,25 @@ def load_side(path: Path) -> Side:
         InputError: unreadable, of another schema, of another version, or with a number that cannot be compared.
     """
     found = _document_of(path)
-    if found.name == BASELINE_NAME or schema_label(found) == _BASELINE_SCHEMA:
+    label = schema_label(found)
+    if label == _BASELINE_SCHEMA or (found.name == BASELINE_NAME and label != _SUITE_SCHEMA):
         return _load_baseline(path, found)
     suite = read_finite_suite(found)
-    side = Side(path=path, suite=suite, folder=found.parent, runs=(run_record(suite),))
+    side = Side(path=path, suite=suite, folder=_run_folder(found, suite), runs=(run_record(suite),))
     stored = found.parent / BASELINE_NAME
-    if found.name != SUITE_NAME or not stored.is_file():
+    if found.name != SUITE_NAME or not stored.is_file() or schema_label(stored) == _SUITE_SCHEMA:
         return side
     document = _read_baseline(stored)
     if document["suite_sha256"] == sha256_file(found):
         return Side(path=path, suite=suite, folder=found.parent, runs=tuple(document["runs"]))
     note = f"{BASELINE_NAME} beside the base belongs to another {SUITE_NAME} and is not used."
     return Side(path=path, suite=suite, folder=found.parent, runs=side.runs, note=note)
+
+
+def _run_folder(suite_path: Path, suite: Mapping[str, Any]) -> Path:
+    """Folder of the run's detections: the file's own, or that of the run's name beside a file written by --output."""
+    named = suite_path.parent / str(suite["run_id"])
+    return named if (named / SUITE_NAME).is_file() else suite_path.parent
 
 
 def schema_label(path: Path) -> str | None:

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import InputError, did_you_mean
+from bench.errors import InputError, OtherModelError, did_you_mean
 from bench.types import TensorSpec
 
 if TYPE_CHECKING:
@@ -33,12 +33,13 @@ def check_against(spec: ModelSpec, path: Path) -> tuple[tuple[TensorSpec, ...], 
     """Return the tensors of ``path`` after comparing them with those of ``spec``; a fixed batch size is allowed.
 
     Raises:
-        InputError: as ``inspect``, or lists every name, dtype, rank and axis that differs.
+        InputError: as ``inspect``.
+        OtherModelError: lists every name, dtype, rank and axis that differs.
     """
     inputs, outputs = inspect(path)
     problems = [*_differences("input", spec.inputs, inputs), *_differences("output", spec.outputs, outputs)]
     if problems:
-        raise InputError(
+        raise OtherModelError(
             f"{path} is not a {spec.name}: {'; '.join(problems)}. Export it with these tensors, or choose its own "
             "model with --models or --adapter."
         )
