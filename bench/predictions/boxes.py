@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from bench.types import Array
 
-_LARGEST_NORMALISED = 1.5
-_TOO_LARGE_FOR_NORMALISED = 4.0
+LARGEST_NORMALISED = 1.5
+TOO_LARGE_FOR_NORMALISED = 4.0
 _SMALLEST_IMAGE_PX = 8
 
 
@@ -86,8 +86,8 @@ def _refuse_unit(boxes: Array, sizes_wh: Array, bbox_format: str, place: Callabl
     if bbox_format == "cxcywh_norm":
         largest = np.abs(boxes).max(axis=1)
         # The median: a box that is not clipped may lie far outside its image, half of all boxes cannot.
-        if np.median(largest) > _TOO_LARGE_FOR_NORMALISED:
-            row = int(np.argmax(largest > _TOO_LARGE_FOR_NORMALISED))
+        if np.median(largest) > TOO_LARGE_FOR_NORMALISED:
+            row = int(np.argmax(largest > TOO_LARGE_FOR_NORMALISED))
             raise InputError(
                 f"{place(row)}: bbox has the value {largest[row]:g}, but the boxes are read as cxcywh_norm (0 to 1); "
                 "say --bbox-format cxcywh_abs, xywh_abs or xyxy_abs"
@@ -96,7 +96,7 @@ def _refuse_unit(boxes: Array, sizes_wh: Array, bbox_format: str, place: Callabl
     # boxes without any extent say nothing about the unit
     told = bool((boxes[:, 2:] != (boxes[:, :2] if bbox_format == "xyxy_abs" else 0)).any())
     most = max(float(boxes.max()), -float(boxes.min()))
-    if told and most <= _LARGEST_NORMALISED and sizes_wh.max() > _SMALLEST_IMAGE_PX:
+    if told and most <= LARGEST_NORMALISED and sizes_wh.max() > _SMALLEST_IMAGE_PX:
         raise InputError(
             f"all {len(boxes)} boxes lie within {most:g}, but they are read as {bbox_format}, in pixels; "
             "normalised boxes are read with --bbox-format cxcywh_norm"
