@@ -1,8 +1,9 @@
 """``make bench``: the ratios that the README quotes, with date, commit and host.
 
-(a) to (c) the harness beside bare loops, (d) to (f) scoring (``benchmarks.scoring``), then A/A timing
-(``benchmarks.aa``, by far the longest part). ``--quick`` leaves out what takes longest. ``benchmarks.coverage`` is a
-command of its own.
+(a) to (c) the harness beside bare loops, (d) to (f) scoring (``benchmarks.scoring``), training samples per worker
+(``benchmarks.loader``), a training step and an evaluation (``benchmarks.training``), nodes and latency of the six
+variants of YOLOv10 (``benchmarks.variants``), then A/A timing (``benchmarks.aa``, by far the longest part). ``--quick``
+leaves out what takes longest. ``benchmarks.coverage`` is a command of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from bench.passes import prepare
 from bench.planning import make_plans
 from bench.registry import load_adapter
 from bench.timing import run_rounds, speed_ratio
-from benchmarks import aa, scoring
+from benchmarks import aa, loader, scoring, training, variants
 
 BACKENDS = ("torch", "onnxrt", "openvino")
 OPENINGS = 5
@@ -175,6 +176,11 @@ def main() -> int:
     good = scoring.print_rows(rows)
     print(f"  scoring on a generated set of {scoring.IMAGES:,} images")
     good &= scoring.print_rows(scoring.measure(quick=options.quick))
+    print(f"  training samples at {loader.SIDE_PX} px, one worker")
+    good &= scoring.print_rows(loader.measure(repeats=1 if options.quick else 3))
+    print("\n".join(f"  {line}" for line in training.lines()))
+    chosen = ["n", "s"] if options.quick else list(variants.VARIANTS)
+    variants.report(320, chosen, variants.ROUNDS)
     pairs = (0 if options.quick else AA_PAIRS) if options.aa_pairs is None else options.aa_pairs
     if pairs:
         lines, fine = aa.report(pairs)
