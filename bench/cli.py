@@ -33,6 +33,7 @@ from bench.clioptions import (
     Tune,
     Weights,
 )
+from bench.cliscenarios import scenarios
 from bench.clisuite import add_suite_verbs
 from bench.clitraining import train
 from bench.options import HELP
@@ -326,6 +327,7 @@ def validate(
 
 
 app.command()(train)
+app.command()(scenarios)
 
 
 @app.command("list")

@@ -38,6 +38,8 @@ SCHEMA_NAMES = {
     "protocol/1": "protocol",
     "export_meta/1": "export_meta",
     "training_run/1": "training_run",
+    "scenarios/1": "scenarios",
+    "scenario_result/1": "scenario_result",
 }
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 

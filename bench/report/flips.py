@@ -67,25 +67,25 @@ def picture_of(flip: Mapping[str, Any]) -> Picture:
     width, height = max(int(flip["width"]), 1), max(int(flip["height"]), 1)
     font = round(max(width, height * 1.2) * 0.029, 2)
     reference, candidate = _finite(flip["ref"]), _finite(flip["cand"])
-    pairs = _pairs(reference, candidate)
+    pairs = pairs_of(reference, candidate)
     partner = {c: (r, iou) for r, (c, iou) in pairs.items()}
-    left = [(box, "same", _caption(box)) for box in reference]
+    left = [(box, "same", caption_of(box)) for box in reference]
     right = []
     for index, box in enumerate(candidate):
         if index not in partner:
-            right.append((box, "extra", f"extra {_caption(box)}"))
+            right.append((box, "extra", f"extra {caption_of(box)}"))
             continue
         source, iou = partner[index]
         if reference[source]["label"] != box["label"]:
-            right.append((box, "changed", f"now {_caption(box)}"))
+            right.append((box, "changed", f"now {caption_of(box)}"))
         else:
-            right.append((box, "moved" if iou < _MOVED_IOU else "same", _caption(box)))
+            right.append((box, "moved" if iou < _MOVED_IOU else "same", caption_of(box)))
     right += [(box, "missed", f"missed, was {_score(box)}") for i, box in enumerate(reference) if i not in pairs]
     jpeg = flip["thumb"]
     return Picture(
         image=flip["image"], kind=flip["kind"], explained=flip["explained"], width=width, height=height, font=font,
         jpeg=jpeg if jpeg and _JPEG.fullmatch(jpeg) else None,
-        reference=_lay_out(left, width, height, font), candidate=_lay_out(right, width, height, font),
+        reference=lay_out(left, width, height, font), candidate=lay_out(right, width, height, font),
         left_out=max(len(left) - MAX_DRAWN, 0) + max(len(right) - MAX_DRAWN, 0),
     )  # fmt: skip
 
@@ -115,7 +115,7 @@ def _finite(boxes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(usable, key=lambda box: -np.nan_to_num(float(box["score"]), nan=2.0, posinf=2.0))
 
 
-def _pairs(
+def pairs_of(
     reference: Sequence[Mapping[str, Any]], candidate: Sequence[Mapping[str, Any]]
 ) -> dict[int, tuple[int, float]]:
     """Reference index -> (candidate index, IoU): equal labels first, then what is left."""
@@ -146,12 +146,13 @@ def _score(box: Mapping[str, Any]) -> str:
     return f"{score:.2f}".replace("0.", ".", 1) if np.isfinite(score) else str(box["score"])
 
 
-def _caption(box: Mapping[str, Any]) -> str:
+def caption_of(box: Mapping[str, Any]) -> str:
+    """``disc .93``."""
     label = box["label"] if len(box["label"]) <= 24 else box["label"][:23] + "\N{HORIZONTAL ELLIPSIS}"
     return f"{label} {_score(box)}"
 
 
-def _lay_out(
+def lay_out(
     boxes: Sequence[tuple[Mapping[str, Any], str, str]], width: int, height: int, font: float
 ) -> tuple[DrawnBox, ...]:
     """Differences are labelled first and always; other labels are left out where no place near their box is free."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,7 +46,12 @@ class Matched:
 
 
 def match(
-    fixtures: FixtureSet, detections: Detections, *, task: Task = "detect", truth: Truth | None = None
+    fixtures: FixtureSet,
+    detections: Detections,
+    *,
+    task: Task = "detect",
+    truth: Truth | None = None,
+    area_px2: tuple[float, float] | None = None,
 ) -> Matched:
     """Match and score at COCO's standard numbers of detections per image.
 
@@ -55,6 +60,8 @@ def match(
         detections: what a model found; may be empty, then every defined number is 0.
         task: ``detect`` compares boxes by IoU, ``pose`` keypoints by OKS with the set's sigmas.
         truth: ``truth_arrays`` of ``fixtures``, for who scores the same set again and again.
+        area_px2: smallest and largest area of objects that count, both inclusive, as an area range of pycocotools:
+            others are ignored, and so are detections outside it that match nothing. None: all.
 
     Raises:
         InputError: a detection or an annotation of an unknown image or category, ids used twice, keypoints that do not
@@ -64,7 +71,11 @@ def match(
 
     truth = truth or truth_arrays(fixtures, task=task)
     protocol = PROTOCOLS[task]
-    tables = match_tables(truth, detections, protocol.max_detections[-1])
+    within = (0.0, 1e10) if area_px2 is None else area_px2
+    if area_px2 is not None:  # said in the truth too: it is then no longer that of all objects, and cannot be paired
+        outside = (truth.area_px2 < within[0]) | (truth.area_px2 > within[1])
+        truth = replace(truth, ignored=truth.ignored | outside)
+    tables = match_tables(truth, detections, protocol.max_detections[-1], within_px2=within)
     once = np.ones(len(truth.image_ids), np.int64)
     stats: dict[str, float | None] = {}
     keys = list(dict.fromkeys((stat.area, stat.max_detections) for stat in protocol.stats))

@@ -49,8 +49,13 @@ class AreaTable:
     """(M,) int64, objects that count."""
 
 
-def match_tables(truth: Truth, detections: Detections, most: int) -> dict[str, AreaTable]:
-    """Match the ``most`` best detections per image and class, in every area range of the task."""
+def match_tables(
+    truth: Truth, detections: Detections, most: int, *, within_px2: tuple[float, float] = (0.0, 1e10)
+) -> dict[str, AreaTable]:
+    """Match the ``most`` best detections per image and class, in every area range of the task.
+
+    Every range is cut to ``within_px2``, smallest and largest area, both inclusive.
+    """
     from bench.scoring.kernels import assign, counting_order, descending_order
 
     image, category, rows = _place(truth, detections)
@@ -80,6 +85,7 @@ def match_tables(truth: Truth, detections: Detections, most: int) -> dict[str, A
 
     areas = PROTOCOLS[truth.task].areas
     low, high = np.array([AREAS_PX2[name] for name in areas]).T.copy()
+    low, high = np.maximum(low, within_px2[0]), np.minimum(high, within_px2[1])
     boxes = detections.boxes_xywh[by_image]
     hits = np.zeros((len(areas), len(by_image)), np.uint16)
     neutral = np.zeros_like(hits)
