@@ -291,7 +291,7 @@ def _first_difference(expected: Sequence[Prediction], found: Sequence[Prediction
             ("box", want.boxes_xyxy, have.boxes_xyxy),
         ):
             same = np.isclose(a, b, rtol=1e-6, atol=1e-4) if word == "box" else a == b
-            rows = np.flatnonzero(~same.reshape(len(same), -1).all(1))
+            rows = np.flatnonzero(~(same.all(1) if same.ndim > 1 else same))
             if len(rows):
                 row = int(rows[0])
                 return f"image {image}, row {row}: {word} expected {a[row]}, found {b[row]}"

@@ -7,6 +7,7 @@ import torch
 from adapters._shared.synthetic import make_image
 from adapters.yolov10 import deployed
 from adapters.yolov10.export import deployed_network
+from adapters.yolov10.heads import load_with_one2many, with_outputs_of
 from adapters.yolov10.tests.spread import save_spread, spread_adapter
 from bench.errors import ContractError, InputError
 
@@ -52,6 +53,11 @@ def test_the_nms_head_reads_the_other_branch(adapter, weights):
     many, one = run(adapter, weights, "nms"), run(adapter, weights, "topk")
     assert many[1].shape == one[1].shape
     assert np.abs(many[1] - one[1]).max() > 0.01
+    both = load_with_one2many("n", 80, weights)
+    with torch.inference_mode():
+        expected = both.head.decode(both.branches(IMAGES)[0])
+    np.testing.assert_array_equal(many[0], expected[0].numpy())
+    np.testing.assert_array_equal(many[1], expected[1].numpy())
     network = adapter.build(weights)
     assert not hasattr(network.head, "cv2")
     with torch.inference_mode():
@@ -59,8 +65,6 @@ def test_the_nms_head_reads_the_other_branch(adapter, weights):
 
 
 def test_another_head_leaves_the_network_as_it_was(adapter, weights):
-    from adapters.yolov10.heads import with_outputs_of
-
     network = adapter.build(weights)
     with torch.inference_mode():
         before = network(IMAGES)[0].numpy()

@@ -122,6 +122,15 @@ def test_every_head_is_validated_at_both_precisions(adapter, weights, exported, 
         assert all(int(c["detail"].split()[0]) > 10 for c in checks if c["tensor"] in ("selection", "detections"))
 
 
+def test_images_without_any_detection_are_compared_too(adapter, weights, tmp_path):
+    options = options_of("nms", conf=0.999)
+    document, details = export_file(adapter, weights, tmp_path / "m.onnx", options)
+    found = check_file(adapter, weights, tmp_path / "m.onnx", options, document, details, images={})
+    assert found["passed"] is True
+    empty = [c["detail"] for c in found["checks"] if c["images"] == "synthetic" and c["tensor"] == "selection"]
+    assert empty == ["0 rows"] * 3
+
+
 def damaged(path, tmp_path, change):
     model = onnx.load(str(path))
     change(model)
