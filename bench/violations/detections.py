@@ -161,8 +161,7 @@ def _box(box: Any, parts: Parts, keys: tuple[str, ...]) -> Iterator[Violation]:
         for number, value in enumerate(box):
             if not _fits(value, ()):
                 yield wrong_number((*parts, number), value, f"a finite number ({keys[number]})")
-        if _fits(box, (4,)):
-            yield from _extent(box, parts, keys, (0, 1, 2, 3))
+        yield from _extent(box, parts, keys, (0, 1, 2, 3))
         return
     if not isinstance(box, dict):
         yield _must_be(parts, _BOX_WORDS[keys], box)
@@ -182,21 +181,22 @@ def _box(box: Any, parts: Parts, keys: tuple[str, ...]) -> Iterator[Violation]:
             yield missing_field(parts, key, "a number", spare)
         elif not _fits(box[key], ()):
             yield wrong_number((*parts, key), box[key], "a finite number >= 0" if key in "wh" else "a finite number")
-    if all(_fits(box.get(key), ()) for key in keys):
-        yield from _extent([box[key] for key in keys], parts, keys, keys)
+    yield from _extent([box.get(key) for key in keys], parts, keys, keys)
 
 
-def _extent(box: list[float], parts: Parts, keys: tuple[str, ...], names: tuple[str | int, ...]) -> Iterator[Violation]:
+def _extent(box: list[Any], parts: Parts, keys: tuple[str, ...], names: tuple[str | int, ...]) -> Iterator[Violation]:
+    """Negative width and height, of the numbers that are there."""
     for axis in (0, 1):
-        if box[axis + 2] < (box[axis] if keys[2] == "x2" else 0):
+        low, high = box[axis] if keys[2] == "x2" else 0, box[axis + 2]
+        if _fits(low, ()) and _fits(high, ()) and high < low:
             yield negative_extent(box, axis, keys, (*parts, names[axis + 2]))
 
 
-def negative_extent(box: list[float], axis: int, keys: tuple[str, ...], parts: Parts) -> Violation:
+def negative_extent(box: list[Any], axis: int, keys: tuple[str, ...], parts: Parts) -> Violation:
     """A box that ends before it begins.
 
     Args:
-        box: four numbers in the order of ``keys``.
+        box: its values in the order of ``keys``.
         axis: 0 for width, 1 for height.
         keys: of its format.
         parts: where the wrong number stands.

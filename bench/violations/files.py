@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from bench.collector import collector_paused
 from bench.errors import UsageError, did_you_mean
 from bench.predictions.document import read_document
 from bench.predictions.fields import BOX_KEYS
@@ -75,8 +76,9 @@ def explain_file(
         return _explanation(None, found)
     label = _label_of(parsed.document, found)
     if label == PREDICTIONS:
-        walked = walk(parsed.document, bbox_format, found)
-        check_boxes(walked, found)
+        with collector_paused():  # a million boxes are kept until all of them can be judged
+            walked = walk(parsed.document, bbox_format, found)
+            check_boxes(walked, found)
         if fixtures is not None:
             check_against(fixtures, walked, found)
         else:
