@@ -198,11 +198,12 @@ def test_an_attribute_that_is_not_known_of_an_object_does_not_count():
 
 
 def test_earlier_layers_are_judged_by_the_default_recipe_only():
-    bad = outputs_of(sharpness=0.0)
+    bad, better = outputs_of(sharpness=0.0), outputs_of(sharpness=2.0)
     for config, times in ((ORIGINAL, 0), (DEFAULT, 2)):
-        alone, _ = judge(bad, truth_of(), config)
-        total, parts = judge([bad, bad, outputs_of()], truth_of(), config)
-        assert total == pytest.approx(times * alone, abs=1e-4)
+        (alone, _), (last, _) = judge(bad, truth_of(), config), judge(better, truth_of(), config)
+        assert 0.1 < last < 0.5 * alone
+        total, parts = judge([bad, bad, better], truth_of(), config)
+        assert total == pytest.approx(last + times * alone, abs=1e-4)
         assert parts.get("auxiliary", 0) == pytest.approx(times * alone, abs=1e-4)
 
 
