@@ -84,10 +84,8 @@ def explain_file(
         else:
             walked.notes.append("images and classes were not looked up: give the set with --fixtures")
         return _explanation(label, found, walked.form, walked.bbox_format, tuple(walked.notes))
-    if fixtures is not None or bbox_format is not None:
-        raise UsageError(
-            f"{path}: --fixtures and --bbox-format are for predictions; this is {label or 'something else'}"
-        )
+    if label is not None and (fixtures is not None or bbox_format is not None):
+        raise UsageError(f"{path}: --fixtures and --bbox-format are for predictions; this is {label}")
     for violation in oddities(parsed.document):
         found.add(violation)
     if label is not None:

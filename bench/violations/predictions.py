@@ -91,10 +91,11 @@ def walk(document: Any, asked: str | None, found: Collected) -> Walked:
 
 def _form_of(document: Any) -> str:
     if isinstance(document, list):
-        first = [item for item in document[:_SEEN_FIRST] if isinstance(item, dict)]
-        entries = sum(bool({"detections", "image"} & item.keys()) or nearest("detections", item) is not None
-                      for item in first)  # fmt: skip
-        return "entries" if first and entries > len(first) / 2 else "coco"
+        heads = [item for item in document[:_SEEN_FIRST] if isinstance(item, dict)]
+        entries = sum(bool({"detections", "image"} & head.keys()) or nearest("detections", head) is not None
+                      for head in heads)  # fmt: skip
+        by_reader = bool(document) and isinstance(document[0], dict) and "detections" in document[0]
+        return "entries" if by_reader or entries * 2 > len(heads) else "coco"
     return "wrapped" if "predictions" in document or misspelt_predictions(document) is not None else "map"
 
 

@@ -211,12 +211,14 @@ def _fix_of_kind(value: Any, kinds: set[str], wanted: str) -> str:
 def _wrong_word(at: Parts, value: Any, words: list[Any]) -> Violation:
     texts = [word for word in words if isinstance(word, str)]
     near = nearest(value, texts) if isinstance(value, str) else None
+    begun = [word for word in texts if isinstance(value, str) and value and word.lower().startswith(value.lower())]
+    meant = " or ".join(json.dumps(word) for word in begun or ([near] if near else []))
     shown = ", ".join(json.dumps(word) for word in words)
     return Violation(
         path=json_path(at),
         problem=f"must be {'one of ' if len(words) > 1 else ''}{shown}",
         found=describe(value),
-        fix=f'write "{near}"' if near else f"write {'one of them' if len(words) > 1 else shown}",
+        fix=f"write {meant or ('one of them' if len(words) > 1 else shown)}",
     )
 
 

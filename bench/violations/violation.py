@@ -103,7 +103,7 @@ def describe(value: Any) -> str:
     if isinstance(value, dict):
         names = [_cut(name) for name in list(value)[:_SHOWN_NAMES]]
         return f"an object with {', '.join(names)}{' ...' if len(value) > len(names) else ''}" if names else "{}"
-    if len(value) <= 6 and all(type(v) in (int, float) for v in value):
+    if 0 < len(value) <= 6 and all(type(v) in (int, float) for v in value):
         return f"the list [{', '.join(map(_number, value))}]"
     return f"a list of {len(value)}" if value else "an empty list"
 
