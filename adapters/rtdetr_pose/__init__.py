@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.rtdetr_pose import process
+from adapters.rtdetr_pose import checking, process
 from adapters.rtdetr_pose.config import DENOISE_PREFIX, NetworkConfig, config_of, network_config
-from adapters.rtdetr_pose.names import COCO_NAMES, SHAPES_NAMES
-from bench.errors import InputError, Unsupported
+from adapters.rtdetr_pose.names import COCO_NAMES, KEYPOINT_NAMES, KEYPOINT_SIGMAS, SHAPES_NAMES
+from bench.errors import InputError
 from bench.types import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def make_spec(
         fixtures: set used when none is asked for.
         weights: weights used when none are given.
     """
+    known = config.keypoints == len(KEYPOINT_NAMES)
     widths = {
         "logits": config.classes + 1,
         "bbox": 4,
@@ -78,6 +79,8 @@ def make_spec(
         default_weights=weights,
         max_detections=MAX_DETECTIONS,
         background={"logits": config.classes},
+        keypoint_names=KEYPOINT_NAMES if known else (),
+        oks_sigmas=KEYPOINT_SIGMAS if known else (sum(KEYPOINT_SIGMAS) / len(KEYPOINT_SIGMAS),) * config.keypoints,
         float_nodes=FLOAT_NODES,
         parameters=config.parameters,
         licence="Apache-2.0",
@@ -146,6 +149,10 @@ class RtDetrPoseAdapter:
         )
         return RtDetrPoseAdapter(spec, config)
 
+    def check_config(self, config: Mapping[str, Any], where: str) -> None:
+        """Compare the settings of a config file with this network; InputError names each that differs."""
+        checking.check_config(self.config, self.spec, config, where)
+
     def preprocess(self, image_rgb_u8: Array) -> tuple[dict[str, Array], dict[str, Any]]:
         """(H, W, 3) uint8 RGB -> ``images`` (1, 3, S, S) float32 in 0..1, resized without keeping the aspect ratio."""
         return process.preprocess(image_rgb_u8, self.spec.image_hw)
@@ -201,12 +208,24 @@ class RtDetrPoseAdapter:
         return export_onnx(self.build(weights), self.spec, out, opset=opset)
 
     def train(self, config: Mapping[str, Any], out: Path) -> Path:
-        """Not yet: the loss is here (`loss.PoseLoss`), its engine is not connected.
+        """Train into the folder ``out`` and return the path of the best weights; classes are those of the set.
 
         Raises:
-            Unsupported: always.
+            UsageError: an option that ``PoseTrainConfig`` does not have, or a value that does not fit.
+            InputError: a set, an image, weights or a checkpoint that cannot be used.
+            TrainingError: the loss is not finite.
         """
-        raise Unsupported(f"{self.spec.name}: training comes with the training engine; the loss is loss.PoseLoss")
+        from adapters._shared.training.recipe import run
+        from adapters.rtdetr_pose.train import RtDetrPoseRecipe
+
+        return run(RtDetrPoseRecipe(self), config, out)
+
+    def preview(self, config: Mapping[str, Any], page: Path) -> Path:
+        """Write a page of augmented training samples with their boxes; errors as `train`."""
+        from adapters._shared.training.recipe import preview
+        from adapters.rtdetr_pose.train import RtDetrPoseRecipe
+
+        return preview(RtDetrPoseRecipe(self), config, page)
 
 
 def _adapter(name: str, class_names: tuple[str, ...], fixtures: str) -> RtDetrPoseAdapter:

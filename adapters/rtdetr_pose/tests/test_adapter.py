@@ -15,7 +15,7 @@ from adapters.rtdetr_pose.config import network_config
 from adapters.rtdetr_pose.export import check_export
 from adapters.rtdetr_pose.model import RtDetrPose, spread
 from adapters.rtdetr_pose.names import SHAPES_NAMES
-from bench.errors import ArtifactError, InputError, Unsupported
+from bench.errors import ArtifactError, InputError, UsageError
 from bench.registry import adapter_names, load_adapter
 from bench.types import Adapter
 
@@ -77,9 +77,9 @@ def test_random_weights_depend_on_the_seed_only_and_leave_the_global_generator_a
     assert not torch.equal(one["query_embed.weight"], other["query_embed.weight"])
 
 
-def test_training_is_not_connected_yet_and_says_so(tmp_path):
-    with pytest.raises(Unsupported, match="training engine"):
-        adapter.train({}, tmp_path)
+def test_an_unknown_training_option_is_refused_with_the_nearest(tmp_path):
+    with pytest.raises(UsageError, match="network"):
+        adapter.train({"netwrok": "tiny"}, tmp_path)
 
 
 def test_a_renamed_key_is_refused_and_listed(tmp_path, state):
