@@ -42,6 +42,14 @@ def predict(
     max_images: MaxImages = None,
     threads: Threads = None,
     wrap: Annotated[bool, typer.Option("--wrap", help="Write the wrapped form with its meta.")] = False,
+    records: Annotated[
+        Path | None,
+        typer.Option("--records", metavar="FILE", help="Images to run: JSON list or lines of {image, labels, ...}."),
+    ] = None,
+    bbox_format: Annotated[
+        str | None,
+        typer.Option("--bbox-format", help="Of entries (default: the protocol's, else cxcywh_norm)."),
+    ] = None,
     protocol: Protocol = None,
     allow_protocol_mismatch: AllowMismatch = False,
     record: Annotated[
@@ -49,7 +57,12 @@ def predict(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run one cell over the images and write its detections."""
+    """Run one cell over the images and write its detections, checked against the schema.
+
+    --wrap: {schema_version, meta, predictions: [{image, detections: [{class_id, score, bbox: {cx, cy, w, h}}]}]}, boxes
+    as shares of the image; the meta says what really ran. Without it: a COCO results list; with --records, a list of
+    entries, each named as its record names it.
+    """
     from bench.commands.predict import predict_command
 
     options = {
@@ -65,7 +78,11 @@ def predict(
         "protocol": protocol,
         "allow_protocol_mismatch": allow_protocol_mismatch or None,
     }
-    raise typer.Exit(predict_command(options, out=out, wrap=wrap, record=record, quiet=quiet))
+    raise typer.Exit(
+        predict_command(
+            options, out=out, wrap=wrap, records=records, bbox_format=bbox_format, record=record, quiet=quiet
+        )
+    )
 
 
 def baseline(

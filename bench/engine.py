@@ -14,7 +14,7 @@ from bench.host import describe_git, describe_host
 from bench.judging import INCLUDES, judge_model
 from bench.modelrun import GOLDEN_IMAGES, ModelRun
 from bench.predictions import write_predictions
-from bench.protocols import evaluate
+from bench.protocols import FILE_FORMAT, evaluate
 from bench.results import SuiteResult
 from bench.scoring import scorer_name
 from bench.speed import BAND
@@ -181,10 +181,16 @@ def _keep(record: Record, model: ModelRun, folder: RunFolder, protocol: Protocol
 
 
 def prediction_meta(
-    plan: ModelPlan, cell: Cell, runtime: str, artifact_sha256: str | None, *, protocol: Protocol | None = None
+    plan: ModelPlan,
+    cell: Cell,
+    runtime: str,
+    artifact_sha256: str | None,
+    *,
+    protocol: Protocol | None = None,
+    bbox_format: str = FILE_FORMAT,
 ) -> dict[str, Any]:
     """What a predictions file says about its origin: model, runtime, artefact, images, and every setting in between."""
-    pinned = evaluate(plan.spec, plan.fixtures, protocol)
+    pinned = evaluate(plan.spec, plan.fixtures, protocol, bbox_format=bbox_format)
     differs = {"protocol_mismatches": [str(m) for m in pinned.mismatches]} if pinned.mismatches else {}
     return {
         "model": plan.spec.name,

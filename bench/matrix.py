@@ -36,6 +36,8 @@ class Request:
     devices: tuple[str, ...] = ("cpu",)
     precisions: tuple[str, ...] = DEFAULT_PRECISIONS
     fixtures: str | None = None
+    records: Path | None = None
+    """Manifest of records instead of a fixture set; see ``bench.records``."""
     calibration: str | None = None
     weights: Mapping[str, Path] = field(default_factory=dict)
     """Model name, or ``*`` for the only model, -> weights or .onnx."""

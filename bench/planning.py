@@ -11,6 +11,7 @@ from bench.fixtures import category_ids, list_fixtures, resolve, splits_of
 from bench.matrix import ModelPlan, plan_cells
 from bench.probe import probe
 from bench.protocols import evaluate, refuse
+from bench.records import read_records
 from bench.registry import (
     adapter_names,
     adapter_reference,
@@ -171,6 +172,9 @@ def _fixtures(request: Request, spec: ModelSpec, events: Events) -> FixtureSet:
     name = request.fixtures or spec.default_fixtures
     if request.max_images is not None and request.max_images < 1:
         raise UsageError(f"--max-images {request.max_images}: give at least 1.")
+    if request.records is not None:
+        events.stage(f"Opening {request.records}")
+        return read_records(request.records, spec.class_names, limit=request.max_images)
     events.stage(f"Opening {name}")
     found = resolve(name, progress=lambda done, total: events.progress(f"render {name}", done, total))
     if not found.samples:

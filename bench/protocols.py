@@ -131,14 +131,14 @@ def load_protocol(name_or_path: str) -> Protocol:
     return Protocol(document=document)
 
 
-def settings_of_model(spec: ModelSpec, fixtures: FixtureSet) -> dict[str, Any]:
-    """What a run of a model uses, as its adapter states it."""
+def settings_of_model(spec: ModelSpec, fixtures: FixtureSet, *, bbox_format: str = FILE_FORMAT) -> dict[str, Any]:
+    """What a run of a model uses, as its adapter states it; ``bbox_format`` is of the file that keeps its boxes."""
     settings: dict[str, Any] = {
         "task": spec.task,
         "dataset": fixtures.name,
         "split": fixtures.split,
         "imgsz": list(spec.image_hw),
-        "bbox_format": FILE_FORMAT,
+        "bbox_format": bbox_format,
         "score_threshold": spec.score_floor,
         "iou_threshold": spec.nms_iou,
         "max_detections": spec.max_detections,
@@ -189,9 +189,11 @@ def as_run(settings: Settings) -> Protocol:
     return Protocol(document=document)
 
 
-def evaluate(spec: ModelSpec, fixtures: FixtureSet, protocol: Protocol | None) -> Evaluation:
+def evaluate(
+    spec: ModelSpec, fixtures: FixtureSet, protocol: Protocol | None, *, bbox_format: str = FILE_FORMAT
+) -> Evaluation:
     """What a run of a model is pinned to: the protocol, else its own settings."""
-    settings = settings_of_model(spec, fixtures)
+    settings = settings_of_model(spec, fixtures, bbox_format=bbox_format)
     pinned = protocol or as_run(settings)
     return Evaluation(
         id=pinned.id,

@@ -1,8 +1,8 @@
 """What runs inside a lane: ``python -m bench.worker FD`` answers commands until it is told to close.
 
 Commands that ask: ``probe``. That make artefacts: ``export``, ``deploy``, ``convert``, ``calibrate``, ``inspect``. That
-own a runtime: ``load``, ``sample``, ``predict``, ``record``, ``hold``, ``round``, ``profile``, ``peak``; ``bind`` and
-``time`` are a plain loop on one image. And ``simulate``, ``train``, ``close``.
+own a runtime: ``load``, ``sample``, ``predict``, ``observe_input``, ``record``, ``hold``, ``round``, ``profile``,
+``peak``; ``bind`` and ``time`` are a plain loop on one image. And ``simulate``, ``train``, ``close``.
 """
 
 from __future__ import annotations
@@ -249,6 +249,12 @@ class Worker:
 
         runner, adapter = self._opened()
         return accuracy_pass(runner, adapter, samples, batch=batch, progress=self._progress)
+
+    def observe_input(self) -> dict[str, Any]:
+        """What the loaded model's pre-processing does to drawn images; see ``bench.inputprobe``."""
+        from bench.inputprobe import observe_input
+
+        return observe_input(self._opened()[1])
 
     def record(self, *, samples: Sequence[Sample], out: Path) -> int:
         """Write raw outputs keyed by the hash of the preprocessed tensor, for the recorded backend."""

@@ -6,7 +6,7 @@ Floats are written with all digits of their float64 value: a float32 read back f
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -17,11 +17,12 @@ from bench.predictions.poses import pose_columns
 from bench.schema import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from bench.types import FixtureSet, Prediction, Sample
 
+Form: TypeAlias = Literal["coco", "entries", "wrapped"]
 
 def write_predictions(
     path: Path,
@@ -46,18 +47,62 @@ def write_predictions(
     Raises:
         InputError: the file cannot be written, or an image or label is not in the fixture set.
     """
-    samples = {sample.image_id: sample for sample in fixtures.samples}
-    unknown = sorted(set(predictions) - set(samples))
+    unknown = sorted(set(predictions) - {sample.image_id for sample in fixtures.samples})
     if unknown:
         raise InputError(f"{path}: image_id {unknown[0]} is not in fixture set '{fixtures.name}'; nothing was written")
+    form: Form = "wrapped" if wrap else "coco"
+    write_atomic(path, predictions_text(predictions, fixtures, category_ids, form=form, meta=meta))
+
+
+def predictions_text(
+    predictions: Mapping[int, Prediction],
+    fixtures: FixtureSet,
+    category_ids: Sequence[int],
+    *,
+    form: Form,
+    meta: Mapping[str, Any],
+    bbox_format: str = "xyxy_abs",
+    names: Mapping[int, str] | None = None,
+    check: Callable[[Any, Form], None] | None = None,
+) -> str:
+    """The text of a predictions file.
+
+    Args:
+        predictions: image id -> detections in pixels of the original image.
+        fixtures: the set that the image ids belong to.
+        category_ids: COCO category id of label 0, 1, ...
+        form: a COCO results list (boxes ``xywh_abs``), a list of entries, or entries wrapped with their meta.
+        meta: what made the predictions; used by the wrapped form only.
+        bbox_format: of entries. Boxes ``cxcywh_norm`` and ``cxcywh_abs`` are objects ``{cx, cy, w, h}``, others lists.
+            ``xyxy_abs`` are a prediction's own numbers; any other is exact to float64 rounding.
+        names: image id -> what an entry calls its image; None: file names.
+        check: called with each document in turn: the wrapping without its entries, then lists of one entry or result.
+
+    Raises:
+        InputError: a label that is not in the fixture set.
+    """
+    samples = {sample.image_id: sample for sample in fixtures.samples}
     images = [(samples[image_id], predictions[image_id]) for image_id in sorted(predictions)]
-    if wrap:
-        facts = {"schema": "predictions/1", "bbox_format": "xyxy_abs", "fixtures": fixtures.name,
-                 "fixtures_sha256": fixtures.sha256, "images": len(images), **meta}  # fmt: skip
-        head = f'{{"schema_version": 1,\n"meta": {json.dumps(to_json(facts), allow_nan=False)},\n"predictions": '
-        write_atomic(path, head + _lines(_entries(images, category_ids)) + "}\n")
-    else:
-        write_atomic(path, _lines(_results(images, category_ids)) + "\n")
+    if form == "coco":
+        return _lines(_checked(_results(images, category_ids), check, form)) + "\n"
+    entries = _lines(_checked(_entries(images, category_ids, bbox_format, names or {}), check, "entries"))
+    if form == "entries":
+        return entries + "\n"
+    facts = {"schema": "predictions/1", "bbox_format": bbox_format, "fixtures": fixtures.name,
+             "fixtures_sha256": fixtures.sha256, "images": len(images), **meta}  # fmt: skip
+    plain = to_json(facts)
+    if check is not None:
+        check({"schema_version": 1, "meta": plain, "predictions": []}, "wrapped")
+    return f'{{"schema_version": 1,\n"meta": {json.dumps(plain, allow_nan=False)},\n"predictions": {entries}}}\n'
+
+
+def _checked(
+    items: Iterator[dict[str, Any]], check: Callable[[Any, Form], None] | None, form: Form
+) -> Iterator[dict[str, Any]]:
+    for item in items:
+        if check is not None:
+            check([to_json(item)], form)
+        yield item
 
 
 def _results(images: list[tuple[Sample, Prediction]], category_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -67,11 +112,14 @@ def _results(images: list[tuple[Sample, Prediction]], category_ids: Sequence[int
             yield {"image_id": sample.image_id, "category_id": category, "bbox": box, "score": score, **found}
 
 
-def _entries(images: list[tuple[Sample, Prediction]], category_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
+def _entries(
+    images: list[tuple[Sample, Prediction]], category_ids: Sequence[int], bbox_format: str, names: Mapping[int, str]
+) -> Iterator[dict[str, Any]]:
     for sample, prediction in images:
-        rows = _rows(sample, prediction, _boxes_xyxy(prediction).tolist(), category_ids)
+        boxes = boxes_as(_boxes_xyxy(prediction), bbox_format, (sample.width, sample.height))
+        rows = _rows(sample, prediction, boxes, category_ids)
         yield {
-            "image": sample.path.name,
+            "image": names.get(sample.image_id, sample.path.name),
             "image_id": sample.image_id,
             "detections": [
                 {"class_id": label, "category_id": category, "score": score, "bbox": box, **found}
@@ -80,9 +128,20 @@ def _entries(images: list[tuple[Sample, Prediction]], category_ids: Sequence[int
         }
 
 
+def boxes_as(boxes_xyxy: Any, bbox_format: str, size_wh: tuple[int, int]) -> list[Any]:
+    """(N, 4) corners in pixels -> N boxes as JSON values of a format; ``size_wh`` is the image's, in pixels."""
+    boxes_xywh = xywh_from_xyxy(boxes_xyxy)
+    if bbox_format in ("xyxy_abs", "xywh_abs"):
+        return list((boxes_xyxy if bbox_format == "xyxy_abs" else boxes_xywh).tolist())
+    boxes = np.concatenate((boxes_xywh[:, :2] + boxes_xywh[:, 2:] / 2, boxes_xywh[:, 2:]), axis=1)
+    if bbox_format == "cxcywh_norm":
+        boxes = boxes / np.array([*size_wh, *size_wh], np.float64)
+    return [dict(zip(("cx", "cy", "w", "h"), box, strict=True)) for box in boxes.tolist()]
+
+
 def _rows(
-    sample: Sample, prediction: Prediction, boxes: list[list[float]], category_ids: Sequence[int]
-) -> Iterator[tuple[int, float, list[float], int, dict[str, Any]]]:
+    sample: Sample, prediction: Prediction, boxes: list[Any], category_ids: Sequence[int]
+) -> Iterator[tuple[int, float, Any, int, dict[str, Any]]]:
     """Yield category, score, box, label, and keypoints and pose of each detection."""
     scores = np.asarray(prediction.scores, np.float64).tolist()
     keypoints = prediction.keypoints_xys
