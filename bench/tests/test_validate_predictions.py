@@ -222,7 +222,9 @@ IN_SET: dict[str, tuple[Any, str, str, str]] = {
         [result(), result(category_id=2)], "$[1].category_id", "is not one of the 3 categories", "go in class_id",
     ),
     "unknown image": ([entry(), entry(image="bb.jpg")], "$[1].image", "not an image of 'tiny'", "did you mean 'b.jpg'"),
-    "unknown image in a map": ({"shelf/0001.png": []}, '$["shelf/0001.png"]', "not an image of 'tiny'", "the set that it was made for"),
+    "unknown image in a map": (
+        {"0001.png": []}, '$["0001.png"]', "not an image of 'tiny'", "the set that it was made for",
+    ),
     "unknown image id": ([result(image_id=11)], "$[0].image_id", "the number 11", "the set that it was made for"),
 }  # fmt: skip
 

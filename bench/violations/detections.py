@@ -71,10 +71,11 @@ def _extras_are_plain(item: Mapping[str, Any]) -> bool:
     for name, shape in _POSES.items():
         if name in item and not _fits(item[name], shape):
             return False
-    points = item.get("keypoints", ())
-    if points and not (type(points) is list and len(points) % 3 == 0 and _fits(points, (len(points),))):
-        return False
-    return "mask_path" not in item and points != []
+    if "keypoints" in item:
+        points = item["keypoints"]
+        if type(points) is not list or not points or len(points) % 3 or not _fits(points, (len(points),)):
+            return False
+    return "mask_path" not in item
 
 
 def _fits(value: Any, shape: tuple[int, ...]) -> bool:

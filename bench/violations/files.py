@@ -88,9 +88,11 @@ def explain_file(
         raise UsageError(f"{path}: --fixtures and --bbox-format are for predictions; this is {label}")
     for violation in oddities(parsed.document):
         found.add(violation)
+    told = {violation.path for violation in found.violations}
     if label is not None:
         for violation in schema_violations(parsed.document, SCHEMA_NAMES[label]):
-            found.add(violation)
+            if violation.path != "$.schema" or violation.path not in told:
+                found.add(violation)
     return _explanation(label, found)
 
 
