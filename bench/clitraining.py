@@ -98,7 +98,20 @@ def train(
     ] = None,
     eval_every: Annotated[Text, typer.Option("--eval-every", metavar="N", help="Epochs between evaluations.")] = None,
     eval_max_dets: Annotated[
-        Text, typer.Option("--eval-max-dets", metavar="N", help="Detections per image at evaluation.")
+        Text,
+        typer.Option("--eval-max-dets", "--max-detections", metavar="N", help="Detections per image at evaluation."),
+    ] = None,
+    score_threshold: Annotated[
+        Text, typer.Option("--score-threshold", metavar="X", help="Leave out detections below, at evaluation.")
+    ] = None,
+    recipe: Annotated[
+        Text, typer.Option("--recipe", metavar="NAME", help="Loss recipe of a model that has several (rtdetr_pose).")
+    ] = None,
+    metrics_json: Annotated[
+        Path | None, typer.Option("--metrics-json", metavar="FILE", help="Also write record and metrics there.")
+    ] = None,
+    checkpoint_out: Annotated[
+        Path | None, typer.Option("--checkpoint-out", metavar="FILE", help="Also write the best weights there (.pt).")
     ] = None,
     preview: Annotated[
         Path | None,
@@ -118,7 +131,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a model with its own training code; best.pt and last.pt go into the run folder."""
-    from bench.commands.train import train_command
+    from bench.commands.train import Places, train_command
 
     options = {
         "fixtures": fixtures,
@@ -143,5 +156,8 @@ def train(
         "freeze": freeze,
         "eval_every": eval_every,
         "eval_max_dets": eval_max_dets,
+        "score_threshold": score_threshold,
+        "recipe": recipe,
     }
-    raise typer.Exit(train_command(model, options, out=out, config=config, settings=setting or [], preview=preview))
+    places = Places(out=out, preview=preview, metrics=metrics_json, checkpoint=checkpoint_out)
+    raise typer.Exit(train_command(model, options, places, config=config, settings=setting or []))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,29 +13,38 @@ from typing import Any
 from rich.console import Console
 
 from bench.errors import BenchError, InputError, UsageError
+from bench.files import write_atomic
 from bench.registry import load_adapter
+from bench.schema import dumps, read_json, validate
 
-LAST_FILE, RECORD_FILE = "last.pt", "run.json"
+LAST_FILE, RECORD_FILE, METRICS_FILE = "last.pt", "run.json", "metrics.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where things go; None: not asked for."""
+
+    out: Path | None = None
+    """Folder of the run."""
+    preview: Path | None = None
+    """Page to write instead of training."""
+    metrics: Path | None = None
+    """Record of the run with the metrics of every epoch."""
+    checkpoint: Path | None = None
+    """Copy of the best weights."""
 
 
 def train_command(
-    model: str | None,
-    options: Mapping[str, Any],
-    *,
-    out: Path | None,
-    config: Path | None,
-    settings: list[str],
-    preview: Path | None,
+    model: str | None, options: Mapping[str, Any], places: Places, *, config: Path | None, settings: list[str]
 ) -> int:
     """Train, and print the path of the best weights; or write the preview.
 
     Args:
         model: name or path; None with a run to resume.
         options: option name -> value as typed, None where not given.
-        out: folder of the run.
+        places: of what is written.
         config: file with options; ``options`` and ``settings`` win over it.
         settings: ``KEY=VALUE`` each.
-        preview: page to write instead of training.
 
     Returns:
         0, or 1 when the training broke off (a loss that is not finite).
@@ -45,15 +55,15 @@ def train_command(
     name = model or _model_of(run)
     adapter = load_adapter(name)
     say = Console(soft_wrap=True, highlight=False, markup=False).print
-    if preview is not None:
+    if places.preview is not None:
         write = getattr(adapter, "preview", None)
         if write is None:
             raise UsageError(f"{name} has no --preview: its training does not augment images.")
-        say(f"Preview: {write(values, preview)}")
+        say(f"Preview: {write(values, places.preview)}")
         return 0
-    if out is None and run is None and str(values.get("devices", 1)) != "1":
+    if places.out is None and run is None and str(values.get("devices", 1)) != "1":
         raise UsageError("parity train: several devices need --out DIR, the folder that their processes share.")
-    folder = out or run or _new_folder(name, str(values.get("fixtures") or adapter.spec.default_fixtures))
+    folder = places.out or run or _new_folder(name, str(values.get("fixtures") or adapter.spec.default_fixtures))
     try:
         best = adapter.train(values, folder)
     except (UsageError, InputError):
@@ -65,8 +75,21 @@ def train_command(
         if (folder / LAST_FILE).is_file():
             say(f"Interrupted. Go on with: parity train --resume {folder / LAST_FILE}")
         raise
+    if places.metrics is not None:
+        write_atomic(places.metrics, _metrics(folder))
+    if places.checkpoint is not None:
+        write_atomic(places.checkpoint, best.read_bytes())
     say(f"Best weights: {best}")
     return 0
+
+
+def _metrics(folder: Path) -> str:
+    """The record of a run and its epochs as one document of the record's schema."""
+    record = read_json(folder / RECORD_FILE)
+    lines = (folder / METRICS_FILE).read_text("utf-8").splitlines()
+    document = {**record, "epochs": [json.loads(line) for line in lines]}
+    validate(document, "training_run", where=str(folder / RECORD_FILE))
+    return dumps(document)
 
 
 def _from_file(config: Path | None) -> dict[str, Any]:

@@ -127,6 +127,8 @@ class TrainConfig:
     """Images per evaluation step; 1 is what ``parity run`` does, so that the AP is the same to the last digit."""
     eval_max_dets: int | None = None
     """Detections per image at evaluation; None: the model's own limit."""
+    score_threshold: float | None = None
+    """Detections below are left out at evaluation; None: the model's own floor."""
     patience: int | None = None
     """Evaluations without a better AP after which the run ends."""
     overfit_batches: int = 0

@@ -39,15 +39,23 @@ class Judge:
         adapter: of the model, with the classes of this run.
         fixtures: images and truth.
         max_detections: per image; None: the model's own limit.
+        score_floor: of detections; None: the model's own. One that is not finite is never dropped.
 
     Raises:
         InputError: a class of the model that the set does not have, or a set without any object to find.
     """
 
-    def __init__(self, adapter: Adapter, fixtures: FixtureSet, max_detections: int | None = None) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        fixtures: FixtureSet,
+        max_detections: int | None = None,
+        score_floor: float | None = None,
+    ) -> None:
         self._adapter = adapter
         self.fixtures = fixtures
         self._max_detections = max_detections
+        self._score_floor = score_floor
         self._categories = category_ids(adapter.spec.class_names, fixtures)
         self._truth = truth_arrays(fixtures, task=adapter.spec.task)
         if not len(self._truth) or bool(self._truth.ignored.all()):
@@ -89,14 +97,17 @@ class Judge:
         return dict(matched.stats)
 
     def _limited(self, prediction: Prediction) -> Prediction:
-        most = self._max_detections
-        if most is None or len(prediction.scores) <= most:
+        kept = np.arange(len(prediction.scores))
+        if self._score_floor is not None:
+            kept = kept[~(prediction.scores < self._score_floor)]
+        kept = kept[: self._max_detections]
+        if len(kept) == len(prediction.scores):
             return prediction
         points, attributes = prediction.keypoints_xys, prediction.attributes
         return Prediction(
-            boxes_xyxy=prediction.boxes_xyxy[:most],
-            scores=prediction.scores[:most],
-            labels=prediction.labels[:most],
-            keypoints_xys=None if points is None else points[:most],
-            attributes=None if attributes is None else {name: rows[:most] for name, rows in attributes.items()},
+            boxes_xyxy=prediction.boxes_xyxy[kept],
+            scores=prediction.scores[kept],
+            labels=prediction.labels[kept],
+            keypoints_xys=None if points is None else points[kept],
+            attributes=None if attributes is None else {name: rows[kept] for name, rows in attributes.items()},
         )

@@ -110,7 +110,7 @@ def _trainer(config: TrainConfig, out: Path, callbacks: list[Callback]) -> light
         gradient_clip_val=config.clip_norm or None,
         check_val_every_n_epoch=config.eval_every,
         num_sanity_val_steps=0,
-        deterministic="warn" if config.deterministic and accelerator != "cpu" else None,
+        deterministic=True if config.deterministic else None,
         logger=TensorBoardLogger(out, name="", version="tensorboard"),
         log_every_n_steps=LOG_EVERY_STEPS,
         callbacks=callbacks,

@@ -159,8 +159,9 @@ class Keeper(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore them."""
-        self._spent_s, self.best = state_dict["spent_s"], self.best or state_dict["best"]
-        self.best_ap = max(self.best_ap, state_dict["best_ap"])
+        self._spent_s = state_dict["spent_s"]
+        if (self._out / BEST_FILE).is_file():  # a run that goes on in another folder has its best weights yet to write
+            self.best_ap, self.best = max(self.best_ap, state_dict["best_ap"]), state_dict["best"]
         self._judged_at = state_dict["judged_at"]
 
     def _save_last(self, trainer: lightning.Trainer, *, epoch: int, batches: int) -> None:

@@ -100,7 +100,7 @@ def run(recipe: Recipe, options: Mapping[str, Any], out: Path) -> Path:
     )
     train = TrainingSet(source, config.image_size, augmentation_of(config), config.seed)
     notes.append(str(source.cleaning))
-    judge = Judge(task.adapter, splits.val, config.eval_max_dets)
+    judge = Judge(task.adapter, splits.val, config.eval_max_dets, config.score_threshold)
     claim_folder(out, resumed=resumed is not None)
     for note in notes:
         sys.stderr.write(f"{note}\n")

@@ -451,17 +451,44 @@ def test_a_checkpoint_holds_nothing_that_needs_code(train, tmp_path):
 
 
 def test_the_command_reads_the_model_of_a_resumed_run_from_its_folder(tmp_path, capsys):
-    from bench.commands.train import train_command
+    from bench.commands.train import Places, train_command
 
     given = {"fixtures": "shapes", "max_images": "8", "image_size": "64", "batch": "4", "epochs": "1", "threads": "1"}
-    more = {"config": None, "settings": ["warmup_steps=1"], "preview": None}
-    assert train_command("yolov10n", given, out=tmp_path / "x", **more) == 0
-    again = {"resume": tmp_path / "x" / "last.pt", "epochs": "2"}
-    assert train_command(None, again, out=None, **{**more, "settings": []}) == 0
-    assert f"Best weights: {tmp_path / 'x' / 'best.pt'}" in capsys.readouterr().out
-    assert [line["epoch"] for line in lines(tmp_path / "x") if "loss" in line] == [0, 1]
+    x = tmp_path / "x"
+    assert train_command("yolov10n", given, Places(out=x), config=None, settings=["warmup_steps=1"]) == 0
+    places = Places(metrics=tmp_path / "metrics.json", checkpoint=tmp_path / "copy.pt")
+    assert train_command(None, {"resume": x / "last.pt", "epochs": "2"}, places, config=None, settings=[]) == 0
+    assert f"Best weights: {x / 'best.pt'}" in capsys.readouterr().out
+    assert [line["epoch"] for line in lines(x) if "loss" in line] == [0, 1]
+    written = json.loads(places.metrics.read_text())
+    assert (written["model"], len(written["epochs"])) == ("yolov10n", len(lines(x)))
+    assert places.checkpoint.read_bytes() == (x / "best.pt").read_bytes()
     with pytest.raises(UsageError, match="name a model"):
-        train_command(None, {}, out=None, **more)
+        train_command(None, {}, Places(), config=None, settings=[])
+    with pytest.raises(UsageError, match="several devices need --out"):
+        train_command("yolov10n", given, Places(), config=None, settings=["devices=2", "device=cuda"])
+
+
+def test_a_run_that_goes_on_in_another_folder_leaves_its_best_weights_there(train, tmp_path):
+    train(tmp_path / "one", epochs=1)
+    best = train(tmp_path / "two", resume=tmp_path / "one", epochs=2, lr=1e-9)
+    assert best == tmp_path / "two" / "best.pt"
+    assert best.is_file()
+
+
+def test_a_score_threshold_and_a_maximum_leave_out_detections_at_evaluation(learnt, tmp_path):
+    from adapters._shared.training.evaluate import Judge
+
+    images, out = learnt
+    fitted = load_adapter(f"yolov10n::{out / 'best.pt'}")
+    network = fitted.build(out / "best.pt")
+    everything, few, sure = (
+        Judge(fitted, images, most, floor) for most, floor in ((None, None), (3, None), (None, 0.5))
+    )
+    counts = [len(j.detect(network, [j[0]], torch.device("cpu"))[1].scores) for j in (everything, few, sure)]
+    assert counts[0] > 3
+    assert counts[1] == 3
+    assert 0 < counts[2] <= 3
 
 
 def test_a_set_larger_than_a_batch_needs_no_full_batch(train, tmp_path):
