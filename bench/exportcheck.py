@@ -203,12 +203,13 @@ class _Batch:
             error = np.abs(have - want)
         inside = error <= self._tolerance
         worst = float(error.max()) if np.isfinite(error).all() else float("nan")
-        budget = None
+        budget, judged = None, self._batch
         if case.own is not None:
-            golden_rms = tensor_rms([case.golden[name]])
-            own_rms = tensor_rms([case.own[name] - case.golden[name]])
+            judged = min(self._batch, len(case.own[name]))  # the error differs by image: the same images on both sides
+            own, golden = case.own[name][:judged], case.golden[name][:judged]
+            golden_rms, own_rms = tensor_rms([golden]), tensor_rms([own - golden])
             budget = max(tensor_budget(golden_rms, own_rms), _ROUNDING)  # a NaN stays one: no error is within it
-        relative = compare_tensors(name, [found[name]], [case.golden[name][: self._batch]], budget=budget)
+        relative = compare_tensors(name, [found[name][:judged]], [case.golden[name][:judged]], budget=budget)
         detail = ""
         if not inside.all():
             at = np.unravel_index(int(np.argmax(np.where(np.isfinite(error), error, np.inf))), error.shape)
