@@ -108,7 +108,7 @@ def layout_of(root: Path) -> Layout:
     if not coco.known:
         return _yolo_layout(root)
     if (root / "labels").is_dir():
-        _log.info("%s: has COCO json and YOLO labels/; the json is read, the labels are not", root)
+        _log.warning("%s: has COCO json and YOLO labels/; the json is read, the labels are not", root)
     return coco
 
 
