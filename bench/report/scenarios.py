@@ -40,9 +40,9 @@ MEANINGS = {
 }
 _MOVED = {
     "clipped": "cut at the edge",
-    "ignored": "ignored, too little visible",
+    "ignored": "ignored (too little visible)",
     "gone": "outside",
-    "loose": "box around turned corners, larger than the object",
+    "loose": "boxed around turned corners (larger than the object)",
 }
 _EXIT = {
     0: "scored",
@@ -271,7 +271,7 @@ def _picture(scenario: Mapping[str, Any]) -> Picture | None:
     for index, box in enumerate(found):
         there = truth[partner[index]]["label"] if index in partner else None
         if there is None:
-            drawn.append((box, "extra", f"nothing there: {caption_of(box)}"))
+            drawn.append((box, "extra", f"extra {caption_of(box)}"))
         elif there != box["label"]:
             drawn.append((box, "changed", f"{caption_of(box)}, is {there[:24]}"))
         else:

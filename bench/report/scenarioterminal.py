@@ -37,11 +37,13 @@ def print_scenarios(document: Mapping[str, Any], console: Console, *, page: str)
     paper.wrapped(tally(document))
     _print_table(document, paper)
     paper.wrapped(finding(document))
+    ended: dict[tuple[str, str], list[str]] = {}
     for scenario in document["scenarios"]:
         if scenario["status"] != "scored":
-            paper.wrapped(
-                f"{scenario['name']}: {scenario['status']}: {scenario['reason']}", _STYLES[scenario["status"]]
-            )
+            ended.setdefault((scenario["status"], scenario["reason"]), []).append(scenario["name"])
+    for (status, reason), names in ended.items():
+        paper.wrapped(f"{', '.join(names)}: {status}: {reason}", _STYLES[status])
+    for scenario in document["scenarios"]:
         for text in scenario["warnings"]:
             paper.wrapped(f"warning: {scenario['name']}: {text}", "yellow")
         if scenario["met"] is not None:

@@ -106,8 +106,8 @@ class FileSource:
         """Only with a file of its own."""
         if scenario.name not in self._given.altered:
             raise Unsupported(
-                f"Changes the images, and precomputed detections are of the images as they are. Write the images with "
-                f"--write-images {scenario.name} DIR, predict them, and give --predictions {scenario.name}=FILE."
+                "Changes the images, and precomputed detections are of the images as they are. Write the images with "
+                "--write-images NAME DIR, predict them, and give --predictions NAME=FILE."
             )
 
     def clean(self, fixtures: FixtureSet, progress: Callable[[int, int], None]) -> Found:
