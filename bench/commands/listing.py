@@ -16,6 +16,7 @@ from bench.protocols import list_protocols, load_protocol
 from bench.registry import adapter_names, backend_names, load_adapter, load_backend
 from bench.schema import dumps
 
+PIPE_COLUMNS = 160
 MILLION = 10**6
 
 
@@ -107,7 +108,9 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         table.add_column(name, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*[_shown(v) for v in row.values()])
-    Console().print(table)
+    console = Console()
+    # a pipe has no width: folded columns would be hard to read and to cut
+    (console if console.is_terminal else Console(width=PIPE_COLUMNS)).print(table)
 
 
 def _shown(value: Any) -> str:
