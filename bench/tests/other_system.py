@@ -47,6 +47,8 @@ def hide() -> None:
     read = pathlib.Path.read_text
 
     def read_text(path, *arguments, **options):
+        if _ours(sys._getframe(1).f_globals) and not arguments and "encoding" not in options:
+            raise EncodingWarning(f"{path} is read without saying in which encoding")
         if path.parts[:2] == ("/", "proc") and _ours(sys._getframe(1).f_globals):
             raise FileNotFoundError(2, "No such file or directory", str(path))
         return read(path, *arguments, **options)

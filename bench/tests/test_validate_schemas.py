@@ -155,6 +155,27 @@ def test_a_branch_is_chosen_by_what_stands_there(path: Path) -> None:
     assert "null" not in violation.problem
 
 
+def test_of_null_and_an_object_the_object_is_explained() -> None:
+    found = list(schema_violations({"validation": {"passed": True}}, "export_meta"))
+    inner = {v.path for v in found if v.path.startswith("$.validation")}
+    assert inner == {f"$.validation.{name}" for name in ("file_sha256", "first_failure", "devices", "notes", "checks")}
+
+
+def test_of_several_objects_the_one_that_lacks_least_is_explained() -> None:
+    (violation,) = schema_violations({"cx": 1, "cy": 1, "width": 2, "h": 2}, "predictions", part="bbox")
+    assert (violation.path, violation.fix) == ("$.w", "rename it to w")
+    (violation,) = schema_violations("1,2,3,4", "predictions", part="bbox")
+    assert violation.problem.startswith("must be a list of 4, each a number")
+
+
+def test_a_field_that_names_the_form_decides_which_is_explained() -> None:
+    kinds = [branch["properties"]["kind"]["const"] for branch in load_schema("fixture_manifest")["oneOf"]]
+    assert len(kinds) == 2
+    for kind in kinds:
+        document = {"schema": "fixture_manifest/1", "kind": kind, "splits": 7}
+        assert "$.kind" not in {v.path for v in schema_violations(document, "fixture_manifest")}
+
+
 @pytest.mark.parametrize(
     ("document", "problem", "fix"),
     [
