@@ -214,12 +214,16 @@ def _onnx_metadata(path: Path) -> dict[str, str]:
 def _read_torch(path: Path, *, map_file: bool = False) -> Any:
     """Content of a torch file; ``map_file`` leaves the values on disk until somebody reads them."""
     import pickle
+    import warnings
     import zipfile
 
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=map_file and zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            # of a pickle that is about to be refused; the message below says more
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=map_file and zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise InputError(
             f"weights {path}: needs code to be read (a pickled module, or a damaged file), never executed here; "

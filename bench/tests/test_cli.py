@@ -163,7 +163,7 @@ def test_recorded_outputs_replay_to_the_same_detections(parity, images, tmp_path
     ("words", "message"),
     [
         (["run", "--backends", "onnxrtt"], "unknown backend 'onnxrtt'. Did you mean 'onnxrt'?"),
-        (["run", "--models", "yolov10"], "unknown model 'yolov10'. Did you mean 'yolov10n'?"),
+        (["run", "--models", "yolov11n"], "unknown model 'yolov11n'. Did you mean 'yolov10n'?"),
         (["run", "--precisions", "fp61"], "unknown precision 'fp61'. Did you mean"),
         (["run", "--models", "fastestdet"], "Type: --weights fastestdet=PATH"),
         (["run", "--models", "fastestdet", "--weights", "none.pth"], "no such file"),
