@@ -338,6 +338,19 @@ def test_what_the_schema_does_not_allow_is_refused_before_it_is_written(detectio
         refuse_violations([{"image": "a.png", "image_id": 1, "detections": [good, detection]}], "entries")
 
 
+def test_a_file_that_its_schema_does_not_allow_is_not_written(parity, images, tmp_path):
+    (tmp_path / "half.py").write_text(
+        "from dataclasses import replace\nfrom bench.testing import FakeAdapter\n"
+        "class Half(FakeAdapter):\n    spec = replace(FakeAdapter.spec, max_detections=2.5)\n"
+        "adapter = Half()\n"
+    )
+    words = ["--backend", "bench.testing:fake_backend", "--dataset", images, "--wrap", "--output", "p.json"]
+    code, _, err = parity("predict", tmp_path / "half.py", *words)
+    assert code == 2
+    assert "max_detections" in err
+    assert not (tmp_path / "p.json").exists()
+
+
 def test_a_wrapping_that_the_schema_does_not_allow_is_refused():
     good = {"schema_version": 1, "meta": {"schema": "predictions/1"}, "predictions": []}
     refuse_violations(good, "wrapped")
