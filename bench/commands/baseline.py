@@ -80,7 +80,10 @@ def write_one(
         Console().print(_numbers(record), markup=False, highlight=False, soft_wrap=True)
     alone = all(c["role"] == "reference" or c["status"] in ("skipped", "unsupported") for c in suite["cells"])
     done = bool(ran) and not suite["interrupted"] and not suite["aborted"]
-    return 0 if suite["exit_code"] == 3 and alone and done else int(suite["exit_code"])
+    if suite["exit_code"] == 3 and alone and done:
+        Console().print("Nothing was compared, as a baseline of the reference alone: exit 0.", highlight=False)
+        return 0
+    return int(suite["exit_code"])
 
 
 def _numbers(record: Mapping[str, Any]) -> str:

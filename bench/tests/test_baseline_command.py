@@ -45,6 +45,7 @@ def test_the_reference_alone_is_one_suite_file_with_its_numbers(parity, images, 
     assert cell["accuracy"]["images"] == 32
     assert cell["speed"]["fps"] > 0
     assert "fake fp32: AP 1.0000, " in out
+    assert out.rstrip().endswith("as a baseline of the reference alone: exit 0.")
     assert f"{cell['speed']['fps']:.1f} images/s" in out
     (found,) = (tmp_path / "reports").glob("*/predictions/*.json")
     assert found.parent.parent.name == suite["run_id"]
