@@ -237,7 +237,7 @@ def test_the_order_of_objects_and_of_queries_and_padding_change_nothing(seed):
 
 
 @pytest.mark.parametrize("most", [0, 2])
-@pytest.mark.parametrize("config", [ORIGINAL, replace(DEFAULT, denoising_groups=2)])
+@pytest.mark.parametrize("config", [ORIGINAL, DEFAULT])
 def test_images_without_objects_teach_background_and_have_a_finite_gradient(most, config):
     network = RtDetrPose(network_config("tiny", classes=CLASSES), denoising=True).train()
     attributes = {"rotation": torch.zeros(2, most, 3, 3), "depth_m": torch.zeros(2, most)}
@@ -249,7 +249,7 @@ def test_images_without_objects_teach_background_and_have_a_finite_gradient(most
     assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("config", [ORIGINAL, replace(DEFAULT, denoising_groups=2)])
+@pytest.mark.parametrize("config", [ORIGINAL, DEFAULT])
 def test_every_parameter_of_the_network_learns_something(config):
     torch.manual_seed(0)
     sigma = replace(network_config("tiny", classes=CLASSES), log_sigma=True)
@@ -266,7 +266,7 @@ def test_every_parameter_of_the_network_learns_something(config):
 
 def test_a_step_on_the_same_images_again_and_again_finds_the_objects():
     torch.manual_seed(0)
-    network = RtDetrPose(network_config("tiny", classes=CLASSES)).train()
+    network = RtDetrPose(network_config("tiny", classes=CLASSES), denoising=True).train()
     images = torch.rand(2, 3, 64, 64)
     boxes = torch.tensor([[[5.0, 5, 30, 30], [35, 30, 60, 60]], [[20, 10, 50, 40], [0, 0, 0, 0]]])
     truth = Truth(boxes, torch.tensor([[0, 1], [2, -1]]), {"depth_m": torch.tensor([[1.0, 2], [3, 0]])})
@@ -300,7 +300,7 @@ def test_losses_that_make_no_sense_are_refused():
             LossConfig(recipe="own", giou=wrong)
     network = RtDetrPose(network_config("tiny", classes=CLASSES))
     with pytest.raises(ContractError, match="denoising=True"):
-        PoseLoss(replace(DEFAULT, denoising_groups=1))(network, torch.rand(1, 3, 64, 64), truth_of())
+        PoseLoss(DEFAULT)(network, torch.rand(1, 3, 64, 64), truth_of())
     one = RtDetrPose(network_config("tiny", classes=1))
     with pytest.raises(InputError, match="label 2 with 1 classes"):
         PoseLoss(DEFAULT)(one, torch.rand(1, 3, 64, 64), truth_of())
