@@ -162,7 +162,8 @@ def test_images_without_an_entry_are_told_of_those_that_are_scored(parity, image
     words = ["scenarios", *FILES, "--predictions", "p.json", "--dataset", images, "--max-images", 4, "--out", "o"]
     assert parity(*words)[0] == 0
     _, found = scored(tmp_path)
-    assert any(text.startswith("1 of 4 images have no entry") for text in found["clean"]["warnings"])
+    told = [text for text in found["clean"]["warnings"] if "entry" in text]
+    assert told == ["1 of 4 images have no entry: they count as images without detections"]
     (tmp_path / "p.json").write_text(json.dumps([{"image": samples[9].path.name, "detections": []}]))
     code, _, err = parity(*words)
     assert code == 2
@@ -356,3 +357,15 @@ def test_detections_pinned_to_another_protocol_are_refused_beside_each_other(par
     code, _, err = parity(*base)
     assert code == 2
     assert "protocol" in err
+
+
+def test_a_part_of_the_images_is_scored_on_its_own_detections_and_latencies(parity, images, tmp_path):
+    own = {"schema": "scenarios/1", "scenarios": {"crowded": {"description": "Two.", "select": {"min_objects": 2}}}}
+    (tmp_path / "own.json").write_text(json.dumps(own))
+    words = ["scenarios", *FAKE, "--dataset", images, "--scenarios", "own.json", "--only", "crowded", "--out", "o"]
+    assert parity(*words)[0] == 0
+    _, found = scored(tmp_path)
+    assert 0 < found["crowded"]["images"] < 32
+    assert found["crowded"]["comparison"] == "part_of_images"
+    assert 0 < found["crowded"]["detections"] < found["clean"]["detections"]
+    assert found["crowded"]["latency_ms"]["p50"] > 0

@@ -154,8 +154,11 @@ def worse(detections, seed=0):
     return replace(detections, boxes_xywh=moved)
 
 
-def test_where_the_truth_is_the_same_the_intervals_are_those_of_the_paired_bootstrap():
-    fixtures, detections = random_case(0)
+@pytest.mark.parametrize(
+    "of_case", [{}, {"images": 70, "categories": 25, "objects": 90}], ids=["common", "rare classes"]
+)
+def test_where_the_truth_is_the_same_the_intervals_are_those_of_the_paired_bootstrap(of_case):
+    fixtures, detections = random_case(0, **of_case)
     clean, blurred = match(fixtures, detections), match(fixtures, worse(detections))
     found = uncertainties(clean, {"blur": blurred}, resamples=120, seed=5)["blur"]
     paired = paired_bootstrap(clean, blurred, resamples=120, seed=5, area_ranges=False).deltas
