@@ -1,8 +1,8 @@
 """Stored runs: reading one side of a comparison, and the baseline file that keeps several runs of one plan.
 
-A suite that was written to a file of its own (``--output FILE.json``) stands beside the folder of its run. A baseline is
-a folder: ``suite.json`` and ``predictions/`` of its last run, ``baseline.json`` with the in-run ratios of
-all its runs, and ``runs/`` with each run's own folder (evidence; a comparison does not read it).
+A suite that was written to a file of its own (``--output FILE.json``) stands beside the folder of its run. A baseline
+is a folder: ``suite.json`` and ``predictions/`` of its last run, ``baseline.json`` with the in-run ratios of all its
+runs, and ``runs/`` with each run's own folder (evidence; a comparison does not read it).
 """
 
 from __future__ import annotations
