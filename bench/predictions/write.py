@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Form: TypeAlias = Literal["coco", "entries", "wrapped"]
 
+
 def write_predictions(
     path: Path,
     predictions: Mapping[int, Prediction],
