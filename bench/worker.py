@@ -23,7 +23,7 @@ from bench.timing import clock, time_steps
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from bench.exporting import ExportOptions
+    from bench.deployment.options import ExportOptions
     from bench.precision.calibration import TensorRange
     from bench.precision.options import Conversion
     from bench.timed import TimedBatches
@@ -73,8 +73,8 @@ class Worker:
         images_of: str, validate: bool,
     ) -> dict[str, Any]:  # fmt: skip
         """Write a file for deployment and return its document; with ``validate`` the comparison with torch is in it."""
-        from bench import deploying
-        from bench.exporting import as_deployable
+        from bench.deployment import export as deploying
+        from bench.deployment.options import as_deployable
         from bench.registry import load_adapter
 
         model = as_deployable(load_adapter(adapter))

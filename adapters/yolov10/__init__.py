@@ -21,7 +21,7 @@ from bench.errors import InputError
 from bench.types import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
-    from bench.exporting import ExportOptions, Reference
+    from bench.deployment.options import ExportOptions, Reference
     from bench.types import Array, Prediction
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "fixtures" / "checkpoints"
@@ -221,7 +221,7 @@ class YoloV10Adapter:
     image_multiple = deployed.IMAGE_MULTIPLE
 
     def export_deployment(self, weights: Path, out: Path, options: ExportOptions) -> Mapping[str, Any]:
-        """Write the fp32 file of one head; see ``bench.exporting.Deployable``."""
+        """Write the fp32 file of one head; see ``bench.deployment.options.Deployable``."""
         from adapters.yolov10.export import export_deployment
 
         return export_deployment(self, weights, out, options)

@@ -18,7 +18,7 @@ from bench.errors import ArtifactError, UsageError
 if TYPE_CHECKING:
     from adapters.yolov10 import YoloV10Adapter
     from adapters.yolov10.model import YoloV10
-    from bench.exporting import ExportOptions
+    from bench.deployment.options import ExportOptions
     from bench.types import Array, ModelSpec
 
 MIN_OPSET = 13
@@ -108,7 +108,7 @@ def deployed_network(adapter: YoloV10Adapter, weights: Path, head: str) -> YoloV
 
 
 def export_deployment(adapter: YoloV10Adapter, weights: Path, out: Path, options: ExportOptions) -> dict[str, Any]:
-    """Write the fp32 file of one head; see ``bench.exporting.Deployable``.
+    """Write the fp32 file of one head; see ``bench.deployment.options.Deployable``.
 
     Raises:
         UsageError: an opset that the exporter does not write.

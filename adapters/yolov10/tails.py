@@ -17,7 +17,7 @@ from adapters.yolov10.deployed import DENSE
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from bench.exporting import ExportOptions
+    from bench.deployment.options import ExportOptions
 
 NODE_PREFIX = "/select/"
 _REDUCE_AXES_INPUT = 18

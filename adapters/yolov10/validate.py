@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from adapters.yolov10 import YoloV10Adapter
-    from bench.exporting import ExportOptions, ReferencePrecision
+    from bench.deployment.options import ExportOptions, ReferencePrecision
     from bench.types import Array, Feeds, Outputs
 
 _DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "fp16": torch.float16}
 
 
 class TorchReference:
-    """``bench.exporting.Reference`` of this model.
+    """``bench.deployment.options.Reference`` of this model.
 
     Args:
         adapter: the model.

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.console import ConsoleEvents
+from bench.deployment.options import as_deployable, choose
 from bench.errors import InputError, UsageError
-from bench.exporting import as_deployable, choose
 from bench.fixtures import resolve
 from bench.lanes import Lane
 from bench.making import Maker
@@ -28,7 +28,7 @@ from bench.schema import dumps, validate
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.exporting import ExportOptions
+    from bench.deployment.options import ExportOptions
     from bench.matrix import Request
     from bench.types import Sample
 

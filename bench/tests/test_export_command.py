@@ -7,9 +7,9 @@ import textwrap
 import onnx
 import pytest
 
-from bench import exporting
 from bench.__main__ import main
 from bench.commands import export as command
+from bench.deployment import options as exporting
 from bench.errors import InputError
 from bench.files import sha256_file
 from bench.schema import validate_file

@@ -16,8 +16,8 @@ from adapters.yolov10.nms import nms
 from adapters.yolov10.tails import add_tail, readers
 from adapters.yolov10.tests.spread import save_spread, spread_adapter
 from adapters.yolov10.validate import TorchReference
+from bench.deployment.options import ExportOptions
 from bench.errors import InputError, UsageError
-from bench.exporting import ExportOptions
 from bench.geometry import xyxy_from_cxcywh
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the files are run")

@@ -13,9 +13,9 @@ from adapters._shared.synthetic import make_image
 from adapters.yolov10 import YoloV10Adapter, deployed
 from adapters.yolov10.tests.spread import save_spread, spread_adapter
 from adapters.yolov10.validate import TorchReference
-from bench.deploying import check_file, export_file
+from bench.deployment.export import check_file, export_file
+from bench.deployment.options import ExportOptions
 from bench.errors import Unsupported
-from bench.exporting import ExportOptions
 from bench.runner_base import feed_key
 
 pytest.importorskip("onnxruntime", reason="the files are run")

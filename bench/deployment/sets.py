@@ -23,7 +23,7 @@ from bench.geometry import box_iou
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.exporting import ExportOptions
+    from bench.deployment.options import ExportOptions
     from bench.types import Array, Prediction
 
 _APART = 1e6

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bench.exporting import ExportOptions
-from bench.exportsets import Slack, compare_sets, shortened
+from bench.deployment.options import ExportOptions
+from bench.deployment.sets import Slack, compare_sets, shortened
 from bench.types import Prediction
 
 OPTIONS = ExportOptions(head="nms", image_hw=(640, 640), conf=0.25, iou=0.5, max_detections=4)

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench.deployment.options import ExportOptions, as_deployable, choose, read_image_size
 from bench.errors import UsageError
-from bench.exporting import ExportOptions, as_deployable, choose, read_image_size
 
 HEADS = {"dense": (), "topk": ("max_detections",), "nms": ("conf", "iou", "max_detections")}
 

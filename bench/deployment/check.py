@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.compare import compare_tensors, tensor_budget, tensor_rms
+from bench.deployment.cases import BATCHES, Case, Steps, compute_cases
+from bench.deployment.probe import crowd, write_probe, write_selection
+from bench.deployment.sets import Slack, compare_sets, shortened
 from bench.errors import ArtifactError, ContractError, InputError, LaneError, Unavailable, Unsupported
-from bench.exportcases import BATCHES, Case, Steps, compute_cases
-from bench.exportprobe import crowd, write_probe, write_selection
-from bench.exportsets import Slack, compare_sets, shortened
 from bench.files import sha256_file
 from bench.registry import load_backend
 from bench.types import Artifact, Cell, TensorSpec
@@ -28,7 +28,7 @@ from bench.types import Artifact, Cell, TensorSpec
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from bench.exporting import ExportOptions, Reference
+    from bench.deployment.options import ExportOptions, Reference
     from bench.types import Array, Outputs, Prediction, Runner
 
 BACKEND = "onnxrt"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
-    from bench.exporting import ExportOptions
+    from bench.deployment.options import ExportOptions
     from bench.types import Array
 
 _CANDIDATES = (20, 200, 800)

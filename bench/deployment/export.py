@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import __version__
+from bench.deployment.check import validate
 from bench.errors import ArtifactError
-from bench.exportcheck import validate
 from bench.files import sha256_file
 from bench.fixtures import read_image_rgb
 from bench.host import package_versions
@@ -18,7 +18,7 @@ from bench.types import TensorSpec
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from bench.exporting import Deployable, ExportOptions
+    from bench.deployment.options import Deployable, ExportOptions
     from bench.types import Array, Sample
 
 SCHEMA = "export_meta/1"

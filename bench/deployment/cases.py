@@ -12,7 +12,7 @@ from bench.errors import Unsupported
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from bench.exporting import ExportOptions, Reference, ReferencePrecision
+    from bench.deployment.options import ExportOptions, Reference, ReferencePrecision
     from bench.types import Array, Outputs
 
 BATCHES = (1, 4, 8)
