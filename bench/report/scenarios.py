@@ -13,6 +13,8 @@ from bench.report.flips import Picture, caption_of, label_grounds, lay_out, outl
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+LOWEST_AP = 0.01
+"""Of clean: below, there is nothing to lose."""
 BAR_PX = 300
 """Width of the AP axis."""
 COMPARED = {
@@ -146,6 +148,8 @@ def headline(document: Mapping[str, Any]) -> str:
     ap = clean["stats"]["AP"]
     if ap is None:
         return "AP is undefined: these images hold no object that counts."
+    if ap < LOWEST_AP:
+        return f"AP is {numbers.fixed(ap, 3)} on the images as they are: no loss could show."
     altered = [s for s in scored_of(document) if s["kind"] == "altering" and s["deltas"]["AP"]["value"] is not None]
     if not altered:
         return f"AP is {numbers.fixed(ap, 3)} on the images as they are; no altered images were scored."
@@ -170,6 +174,9 @@ def tally(document: Mapping[str, Any]) -> str:
 
 def finding(document: Mapping[str, Any]) -> str:
     """Which differences are clear."""
+    clean = clean_of(document)
+    if clean is not None and (clean["stats"]["AP"] or 0.0) < LOWEST_AP:
+        return "No difference means anything: use a model, classes or images that fit each other."
     compared = [s for s in scored_of(document) if s["deltas"] and s["deltas"]["AP"]["ci95"]]
     if not compared:
         return "No difference has an interval, so none can be told from chance."

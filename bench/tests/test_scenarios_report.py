@@ -118,6 +118,12 @@ def test_the_headline_names_the_alteration_that_costs_most_and_never_a_selection
     assert "no altered images were scored" in headline(document)
 
 
+def test_a_model_that_finds_nothing_on_clean_images_has_nothing_to_lose(document):
+    document["scenarios"][0]["stats"]["AP"] = 0.002
+    assert headline(document) == "AP is 0.002 on the images as they are: no loss could show."
+    assert finding(document).startswith("No difference means anything")
+
+
 def test_clear_differences_are_told_from_others(document):
     text = "Clearly below clean: blur and small_objects. Not told from clean: cropped."
     assert finding(document) == text
