@@ -88,7 +88,13 @@ def test_a_results_list_cannot_be_pinned(runs, protocol, tmp_path):
     options = {"models": "bench.testing:fake_adapter", "backends": "torch", "precisions": "fp32", "devices": "cpu"}
     with pytest.raises(UsageError, match="add --wrap"):
         predict_command(
-            {**options, "protocol": str(protocol())}, out=tmp_path / "x.json", wrap=False, record=None, quiet=True
+            {**options, "protocol": str(protocol())},
+            out=tmp_path / "x.json",
+            wrap=False,
+            records=None,
+            bbox_format=None,
+            record=None,
+            quiet=True,
         )
 
 
