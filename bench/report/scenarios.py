@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LOWEST_AP = 0.01
 """Of clean: below, there is nothing to lose."""
+MOST_EXTRA = 6
+"""Extra detections that are drawn; a low threshold brings dozens, and their labels hide the image."""
 BAR_PX = 300
 """Width of the AP axis."""
 COMPARED = {
@@ -107,7 +109,7 @@ def _context(document: Mapping[str, Any]) -> dict[str, Any]:
         "tally": tally(document),
         "finding": finding(document),
         "rows": [row_of(s, axis) for s in scored],
-        "others": [s for s in document["scenarios"] if s["status"] != "scored"],
+        "others": others_of(document),
         "warned": [(s["name"], text) for s in scored for text in s["warnings"]],
         "axis": numbers.fixed(axis, 1),
         "clean_at": None if clean is None or clean["stats"]["AP"] is None else _px(clean["stats"]["AP"], axis),
@@ -133,6 +135,15 @@ def _context(document: Mapping[str, Any]) -> dict[str, Any]:
 def scored_of(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Scenarios with numbers, in their order."""
     return [s for s in document["scenarios"] if s["status"] == "scored"]
+
+
+def others_of(document: Mapping[str, Any]) -> list[tuple[str, str, list[str]]]:
+    """Status, reason and names of scenarios without numbers, told once per reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for scenario in document["scenarios"]:
+        if scenario["status"] != "scored":
+            found.setdefault((scenario["status"], scenario["reason"]), []).append(scenario["name"])
+    return [(status, reason, names) for (status, reason), names in found.items()]
 
 
 def clean_of(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -267,15 +278,18 @@ def facts_of(document: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _picture(scenario: Mapping[str, Any]) -> Picture | None:
-    """What was found on the example, by what is there; misses are drawn too."""
+    """What was found on the example, by what is there; misses are drawn too, of extra detections the best."""
     example = scenario["example"]
     if example is None:
         return None
     truth, found = list(example["truth"]), list(example["detections"])
     base = picture_of({**example, "kind": "", "explained": True, "ref": [], "cand": []})
     partner = {c: t for t, (c, _) in pairs_of(truth, found).items()}
+    extra = [index for index in range(len(found)) if index not in partner]
     drawn = []
     for index, box in enumerate(found):
+        if index in extra[MOST_EXTRA:]:
+            continue
         there = truth[partner[index]]["label"] if index in partner else None
         if there is None:
             drawn.append((box, "extra", f"extra {caption_of(box)}"))
@@ -285,7 +299,8 @@ def _picture(scenario: Mapping[str, Any]) -> Picture | None:
             drawn.append((box, "same", caption_of(box)))
     kept = set(partner.values())
     drawn += [(box, "missed", f"missed {box['label'][:24]}") for t, box in enumerate(truth) if t not in kept]
-    return replace(base, candidate=lay_out(drawn, base.width, base.height, base.font))
+    left_out = max(len(extra) - MOST_EXTRA, 0)
+    return replace(base, candidate=lay_out(drawn, base.width, base.height, base.font), left_out=left_out)
 
 
 def _plain(values: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from bench.report.scenarios import (
     finding,
     headline,
     moved_of,
+    others_of,
     row_of,
     scored_of,
     tally,
@@ -37,11 +38,7 @@ def print_scenarios(document: Mapping[str, Any], console: Console, *, page: str)
     paper.wrapped(tally(document))
     _print_table(document, paper)
     paper.wrapped(finding(document))
-    ended: dict[tuple[str, str], list[str]] = {}
-    for scenario in document["scenarios"]:
-        if scenario["status"] != "scored":
-            ended.setdefault((scenario["status"], scenario["reason"]), []).append(scenario["name"])
-    for (status, reason), names in ended.items():
+    for status, reason, names in others_of(document):
         paper.wrapped(f"{', '.join(names)}: {status}: {reason}", _STYLES[status])
     for scenario in document["scenarios"]:
         for text in scenario["warnings"]:

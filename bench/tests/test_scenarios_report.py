@@ -138,6 +138,17 @@ def test_the_page_is_a_pure_function_of_the_document_and_loads_nothing(document)
     assert "No image has 7 objects." in page
 
 
+def test_of_many_extra_detections_the_best_are_drawn_and_every_hit_is(document):
+    example = document["scenarios"][1]["example"]
+    strays = [{"box_xyxy": [11, 15, 19, 21 + 0.1 * n], "score": 0.9 - 0.01 * n, "label": "cross"} for n in range(10)]
+    example["detections"] = [*strays, *example["detections"]]
+    page = render_scenarios(document)
+    assert "5 more extra" in page
+    assert "extra cross .85" in page
+    assert "extra cross .84" not in page
+    assert page.count("disc .80") == 4  # of each of the four scenarios
+
+
 def test_what_comes_from_the_file_is_escaped(document):
     evil = "<script>alert(1)</script>"
     document["fixtures"]["name"] = document["command"] = document["scenarios"][1]["description"] = evil
