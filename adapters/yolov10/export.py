@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from adapters._shared.tracing import MAX_OPSET, name_axes, trace
 from adapters.yolov10 import deployed
 from adapters.yolov10.fuse import fused
 from bench.errors import ArtifactError, UsageError
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from bench.types import Array, ModelSpec
 
 MIN_OPSET = 13
-MAX_OPSET = 20
-"""The newest that torch's TorchScript exporter writes."""
 FLOAT_NODES = (r"^/select/", r"^/model\.23/dfl/", r"^/model\.23/[^/]+$")
 """Of a file that selects: from the expectation over bins on, an fp16 file stays in float32. A box edge at 600 px has
 steps of .5 px in fp16, and NMS would decide by them."""
@@ -36,9 +34,6 @@ CHECKED_BATCHES = (1, 4)
 
 def export_onnx(network: YoloV10, spec: ModelSpec, out: Path, *, opset: int) -> Mapping[str, Any]:
     """Trace ``network`` and write ``out``.
-
-    The TorchScript exporter is used on purpose: it names nodes after modules (``/model.23/dfl/MatMul``), which the
-    int8 recipe and the localisation of differences need.
 
     Args:
         network: in eval mode, float32, on the CPU; batch norms are folded into convolutions.
@@ -57,7 +52,7 @@ def export_onnx(network: YoloV10, spec: ModelSpec, out: Path, *, opset: int) -> 
     if opset < MIN_OPSET:
         raise ArtifactError(f"{spec.name}: opset {opset} is too old, type --opset {MIN_OPSET} or newer (17 is tested)")
     outputs = tuple(t.name for t in spec.outputs)
-    _trace(fused(network), out, outputs=outputs, image_hw=spec.image_hw, opset=opset, images=spec.inputs[0].name)
+    trace(fused(network), out, images=spec.inputs[0].name, outputs=outputs, image_hw=spec.image_hw, opset=opset)
     model = onnx.load(str(out))
     onnx.checker.check_model(model, full_check=True)
     return {
@@ -70,27 +65,6 @@ def export_onnx(network: YoloV10, spec: ModelSpec, out: Path, *, opset: int) -> 
         "nodes": len(model.graph.node),
         "check": check_export(network, spec, out),
     }
-
-
-def _trace(
-    network: YoloV10, out: Path, *, outputs: tuple[str, ...], image_hw: tuple[int, int], opset: int, images: str
-) -> None:
-    axes = {name: {0: "batch"} for name in (images, *outputs)}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings(), torch.inference_mode():
-        # ints taken from shapes are meant: the size is static
-        warnings.filterwarnings("ignore", message="(?s).*might cause the trace to be incorrect")
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.onnx.export(
-            network,
-            (torch.zeros(2, 3, *image_hw),),
-            str(out),
-            input_names=[images],
-            output_names=list(outputs),
-            dynamic_axes=axes,
-            opset_version=opset,
-            dynamo=False,
-        )
 
 
 def deployed_network(adapter: YoloV10Adapter, weights: Path, head: str) -> YoloV10:
@@ -125,11 +99,11 @@ def export_deployment(adapter: YoloV10Adapter, weights: Path, out: Path, options
     entries = deployed.describe_outputs(options.head, options.image_hw, classes, options.max_detections)
     dense = deployed.DENSE if selects else tuple(entry["name"] for entry in entries)
     images = adapter.spec.inputs[0].name
-    _trace(fused(network), out, outputs=dense, image_hw=options.image_hw, opset=options.opset, images=images)
+    trace(fused(network), out, images=images, outputs=dense, image_hw=options.image_hw, opset=options.opset)
     model = onnx.load(str(out))
     if selects:
         model = add_tail(model, options, deployed.anchors_in(options.image_hw), classes)
-    _name_axes(model, [{"name": images, "shape": ["batch", 3, *options.image_hw]}, *entries])
+    name_axes(model, [{"name": images, "shape": ["batch", 3, *options.image_hw]}, *entries])
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(out))
     return {
@@ -143,17 +117,6 @@ def export_deployment(adapter: YoloV10Adapter, weights: Path, out: Path, options
             "nodes": len(model.graph.node),
         },
     }
-
-
-def _name_axes(model: Any, entries: list[dict[str, Any]]) -> None:
-    """Write the described shapes over those that the exporter left open: static, but for the batch."""
-    shapes = {entry["name"]: entry["shape"] for entry in entries}
-    for value in (*model.graph.input, *model.graph.output):
-        axes = value.type.tensor_type.shape.dim
-        del axes[:]
-        for length in shapes[value.name]:
-            axis = axes.add()
-            setattr(axis, "dim_param" if isinstance(length, str) else "dim_value", length)
 
 
 def check_export(network: YoloV10, spec: ModelSpec, path: Path) -> dict[str, Any]:

@@ -5,18 +5,15 @@ Selected detections are compared with a selection in numpy, so that the graph's 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from adapters._shared.synthetic import make_image
+from adapters._shared.reference import NetworkReference
 from adapters.yolov10 import deployed, process
 from adapters.yolov10.export import deployed_network
 from adapters.yolov10.nms import nms
-from bench.errors import Unsupported
 from bench.geometry import xyxy_from_cxcywh
 from bench.types import Prediction
 
@@ -24,13 +21,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from adapters.yolov10 import YoloV10Adapter
-    from bench.deployment.options import ExportOptions, ReferencePrecision
-    from bench.types import Array, Feeds, Outputs
-
-_DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "fp16": torch.float16}
+    from bench.deployment.options import ExportOptions
+    from bench.types import Array
 
 
-class TorchReference:
+class TorchReference(NetworkReference):
     """``bench.deployment.options.Reference`` of this model.
 
     Args:
@@ -44,38 +39,17 @@ class TorchReference:
 
     def __init__(self, adapter: YoloV10Adapter, weights: Path, options: ExportOptions) -> None:
         self._options = options
-        self._images = adapter.spec.inputs[0].name
-        self._network = deployed_network(adapter, weights, options.head)
-        self._cast: dict[str, Any] = {}
         self._classes = len(adapter.spec.class_names)
-        self._names = ("distances", "class_logits") if options.head == "raw" else deployed.DENSE
+        super().__init__(
+            deployed_network(adapter, weights, options.head),
+            images=adapter.spec.inputs[0].name,
+            names=("distances", "class_logits") if options.head == "raw" else deployed.DENSE,
+            image_hw=options.image_hw,
+        )
 
     def feeds(self, image_rgb_u8: Array) -> dict[str, Array]:
         """(H, W, 3) uint8 RGB -> ``images`` (1, 3, *image_hw) float32."""
         return process.preprocess(image_rgb_u8, self._options.image_hw)[0]
-
-    def synthetic(self, batch: int) -> dict[str, Array]:
-        """Smooth noise, another image in every row."""
-        return {self._images: make_image(f"validate {batch}", (batch, 3, *self._options.image_hw))}
-
-    def outputs(self, feeds: Feeds, precision: ReferencePrecision) -> Outputs:
-        """What torch computes at ``precision``, as float64 arrays.
-
-        Raises:
-            Unsupported: this torch has no fp16 kernels for this CPU.
-        """
-        dtype = _DTYPES[precision]
-        if precision not in self._cast:
-            self._cast[precision] = copy.deepcopy(self._network).to(dtype)
-        images = torch.from_numpy(feeds[self._images]).to(dtype)
-        try:
-            with torch.inference_mode():
-                found = self._cast[precision](images)
-        except RuntimeError as error:
-            if precision != "fp16" or "not implemented" not in str(error):
-                raise
-            raise Unsupported(f"torch {torch.__version__} cannot compute fp16 on this CPU: {error}") from error
-        return {name: value.double().numpy() for name, value in zip(self._names, found, strict=True)}
 
     def scaled(self, outputs: Mapping[str, Array]) -> dict[str, tuple[str, Array]]:
         """Boxes and distances as shares of the longer side, scores as they are, logits as the scores they give."""
