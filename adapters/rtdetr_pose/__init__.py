@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.rtdetr_pose import checking, process
+from adapters.rtdetr_pose import checking, deployed, process
 from adapters.rtdetr_pose.config import DENOISE_PREFIX, NetworkConfig, config_of, network_config
 from adapters.rtdetr_pose.names import COCO_NAMES, KEYPOINT_NAMES, KEYPOINT_SIGMAS, SHAPES_NAMES
 from bench.errors import InputError
 from bench.types import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
+    from bench.deployment.options import ExportOptions, Reference
     from bench.types import Array, Prediction
 
 SIDE_PX = 320
@@ -206,6 +207,21 @@ class RtDetrPoseAdapter:
         from adapters.rtdetr_pose.export import export_onnx
 
         return export_onnx(self.build(weights), self.spec, out, opset=opset)
+
+    export_heads = deployed.HEADS
+    image_multiple = deployed.IMAGE_MULTIPLE
+
+    def export_deployment(self, weights: Path, out: Path, options: ExportOptions) -> Mapping[str, Any]:
+        """Write the fp32 file of the raw outputs; see ``bench.deployment.options.Deployable``."""
+        from adapters.rtdetr_pose.export import export_deployment
+
+        return export_deployment(self, weights, out, options)
+
+    def deployment_reference(self, weights: Path, options: ExportOptions) -> Reference:
+        """The network in torch behind such a file."""
+        from adapters.rtdetr_pose.validate import TorchReference
+
+        return TorchReference(self, weights, options)
 
     def train(self, config: Mapping[str, Any], out: Path) -> Path:
         """Train into the folder ``out`` and return the path of the best weights; classes are those of the set.

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from bench.errors import ArtifactError
+from adapters._shared.tracing import MAX_OPSET, name_axes, trace
+from adapters.rtdetr_pose import deployed
+from bench.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
+    from adapters.rtdetr_pose import RtDetrPoseAdapter
     from adapters.rtdetr_pose.model import RtDetrPose
+    from bench.deployment.options import ExportOptions
     from bench.types import ModelSpec
 
 MIN_OPSET = 17
 """The first with LayerNormalization as one node; TensorRT computes the decomposed form badly in fp16."""
-MAX_OPSET = 20
-"""The newest that torch's TorchScript exporter writes."""
 RELATIVE_TOLERANCE = 1e-4
 """Allowed difference to torch, share of the largest magnitude of the output (at least 1)."""
 CHECKED_BATCHES = (1, 4)
@@ -27,9 +29,6 @@ CHECKED_BATCHES = (1, 4)
 
 def export_onnx(network: RtDetrPose, spec: ModelSpec, out: Path, *, opset: int) -> Mapping[str, Any]:
     """Trace ``network`` and write ``out``.
-
-    The TorchScript exporter is used on purpose: it names nodes after modules
-    (``/decoder/decoder/layers.0/linear1/MatMul``), which the int8 recipe and the localisation of differences need.
 
     Args:
         network: in eval mode, float32, on the CPU.
@@ -50,23 +49,7 @@ def export_onnx(network: RtDetrPose, spec: ModelSpec, out: Path, *, opset: int) 
         raise ArtifactError(f"{spec.name}: opset {opset} does not fit, type --opset {MIN_OPSET} to {MAX_OPSET}")
     network.config.check_image_hw(spec.image_hw)
     images, outputs = spec.inputs[0].name, [t.name for t in spec.outputs]
-    axes = {name: {0: "batch"} for name in (images, *outputs)}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings(), torch.inference_mode():
-        # ints taken from shapes are meant: the size is static
-        warnings.filterwarnings("ignore", message="(?s).*might cause the trace to be incorrect")
-        warnings.filterwarnings("ignore", message="(?s).*registers? as constants? in the trace")
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.onnx.export(
-            network,
-            (torch.zeros(2, 3, *spec.image_hw),),
-            str(out),
-            input_names=[images],
-            output_names=outputs,
-            dynamic_axes=axes,
-            opset_version=opset,
-            dynamo=False,
-        )
+    trace(network, out, images=images, outputs=outputs, image_hw=spec.image_hw, opset=opset)
     model = onnx.load(str(out))
     onnx.checker.check_model(model, full_check=True)
     return {
@@ -74,12 +57,39 @@ def export_onnx(network: RtDetrPose, spec: ModelSpec, out: Path, *, opset: int) 
         "torch": torch.__version__,
         "onnx": onnx.__version__,
         "opset": opset,
-        "dynamic_axes": {name: {"0": "batch"} for name in axes},
+        "dynamic_axes": {name: {"0": "batch"} for name in (images, *outputs)},
         "batch_norm": "folded",
         "nodes": len(model.graph.node),
         "attention_mb_per_image": round(network.config.attention_mb(spec.image_hw), 1),
         "check": check_export(network, spec, out),
     }
+
+
+def export_deployment(adapter: RtDetrPoseAdapter, weights: Path, out: Path, options: ExportOptions) -> dict[str, Any]:
+    """Write the fp32 file of the raw outputs; see ``bench.deployment.options.Deployable``.
+
+    The graph has no GridSample, whose newer forms some runtimes get wrong, so every opset of the exporter will do.
+
+    Raises:
+        UsageError: an opset that does not fit.
+        InputError: weights that cannot be used, or attention above the limit of the config.
+        ArtifactError: a graph that does not reproduce the network.
+    """
+    import onnx
+
+    if not MIN_OPSET <= options.opset <= MAX_OPSET:
+        raise UsageError(
+            f"--opset {options.opset}: {adapter.spec.name} is written with {MIN_OPSET} to {MAX_OPSET} "
+            "(17 and 18 are compared with torch by the tests)."
+        )
+    spec = replace(adapter.spec, image_hw=options.image_hw)
+    recipe = export_onnx(adapter.build(weights), spec, out, opset=options.opset)
+    entries = deployed.describe_outputs(spec)
+    model = onnx.load(str(out))
+    name_axes(model, [{"name": spec.inputs[0].name, "shape": ["batch", 3, *options.image_hw]}, *entries])
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(out))
+    return {"outputs": entries, "float_nodes": list(spec.float_nodes), "selects_from": {}, "recipe": recipe}
 
 
 def check_export(network: RtDetrPose, spec: ModelSpec, path: Path) -> dict[str, Any]:
