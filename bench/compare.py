@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _RELATIVE_FLOOR = 1e-6
 """Share of the golden's rms below which no reference error is believed: float32 has 6e-8 per operation."""
 
+_SPACING = float(np.finfo(np.float32).eps)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goldens:
@@ -36,20 +38,24 @@ class Goldens:
     """File name of the image -> ``feed_key`` of its feeds."""
 
 
-def tensor_budget(golden_rms: float, reference_error_rms: float, k: float = 10.0) -> float:
+def tensor_budget(golden_rms: float, reference_error_rms: float, k: float = 10.0, *, full_scale: float = 0.0) -> float:
     """Allowed rms error of a candidate: ``k * max(reference_error_rms, 1e-6 * golden_rms)``.
+
+    Never below float32's spacing at ``full_scale``: onnxruntime's sigmoid is off by 3e-8 rms wherever it is near 0, and
+    a network that is sure of nothing has no larger scores to hide that (``golden_rms`` 3e-4, measured).
 
     Args:
         golden_rms: root mean square of the fp64 golden.
         reference_error_rms: rms of reference - golden at the candidate's precision.
         k: how much worse than the reference a candidate may be.
+        full_scale: largest value that the tensor takes by construction (1 for probabilities); 0: unknown.
 
     Returns:
         The budget in the tensor's unit; NaN, which nothing meets, when an argument is not finite.
     """
     if not (math.isfinite(golden_rms) and math.isfinite(reference_error_rms)):
         return math.nan
-    return k * max(reference_error_rms, _RELATIVE_FLOOR * golden_rms)
+    return max(k * max(reference_error_rms, _RELATIVE_FLOOR * golden_rms), _SPACING * full_scale)
 
 
 def tensor_rms(arrays: Sequence[Array]) -> float:

@@ -262,7 +262,8 @@ def _tensors(run: ModelRun, record: Record, base: _Reference) -> list[ParityResu
             budget = None
             if gated:
                 errors = [] if own is None else [take(o) - w for o, w in zip(own, wanted, strict=True)]
-                budget = tensor_budget(tensor_rms(wanted), tensor_rms(errors))
+                scale = run.plan.spec.full_scale.get(spec.name, 0.0)
+                budget = tensor_budget(tensor_rms(wanted), tensor_rms(errors), full_scale=scale)
             rows.append(compare_tensors(f"{label} against the {against}", found, wanted, budget=budget))
     return rows
 

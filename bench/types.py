@@ -93,6 +93,8 @@ class ModelSpec:
     """(backend or ``*``, precision) -> reason why the combination cannot exist."""
     parameters: int | None = None
     """Parameters of the inference graph: batch norms folded, heads of training left out; None: not stated."""
+    full_scale: Mapping[str, float] = field(default_factory=dict)
+    """Output -> largest value that it takes by construction (1 after a sigmoid), where there is one."""
     licence: str = ""
     origin: str = ""
 

@@ -87,6 +87,7 @@ def make_spec(
         float_nodes=FLOAT_NODES,
         preprocess_goldens=preprocess_goldens,
         parameters=VARIANTS[variant].parameters(len(class_names)),
+        full_scale={"scores": 1.0},
         licence=licence,
         origin="own implementation from arXiv 2405.14458; no upstream code",
     )

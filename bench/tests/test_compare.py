@@ -33,6 +33,13 @@ def test_the_budget_is_ten_times_the_reference_error_or_a_millionth_of_the_golde
     assert tensor_budget(2.0, 1e-4, k=3) == pytest.approx(3e-4)
 
 
+def test_the_budget_of_probabilities_is_never_below_the_spacing_of_float32_at_one():
+    assert tensor_budget(3e-4, 0.0, full_scale=1.0) == pytest.approx(2**-23)
+    assert tensor_budget(3e-4, 0.0) == pytest.approx(3e-9)
+    assert tensor_budget(0.5, 1e-4, full_scale=1.0) == pytest.approx(1e-3)
+    assert np.isnan(tensor_budget(np.nan, 0.0, full_scale=1.0))
+
+
 @pytest.mark.parametrize("arguments", [(NAN, 1.0), (1.0, NAN), (INF, 1.0), (1.0, INF)])
 def test_a_budget_of_a_broken_reference_is_met_by_nothing(arguments: tuple[float, float]) -> None:
     budget = tensor_budget(*arguments)
