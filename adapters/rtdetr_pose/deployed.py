@@ -62,12 +62,13 @@ def in_units(outputs: Mapping[str, Array]) -> dict[str, tuple[str, Array]]:
         outputs: of a batch, ``logits`` (B, Q, C + 1), ``rot6d`` (B, Q, 6), the others of any shape.
 
     Returns:
-        The same names: ``logits`` as scores (B, Q, C), ``bbox`` as shares, ``rot6d`` as matrices (B, Q, 3, 3).
+        The same names, every value at the index of its raw number: ``logits`` as scores (B, Q, C), ``bbox`` as
+        shares, ``rot6d`` as the first two rows of the rotation matrix (B, Q, 6), which give the third.
     """
     values = dict(outputs)
     logits, rot6d = outputs["logits"], outputs["rot6d"]
     values["logits"] = class_scores(logits.reshape(-1, logits.shape[-1])).reshape(*logits.shape[:-1], -1)
-    values["rot6d"] = matrix_from_rot6d(rot6d.reshape(-1, 6)).reshape(*rot6d.shape[:-1], 3, 3)
+    values["rot6d"] = matrix_from_rot6d(rot6d.reshape(-1, 6))[:, :2].reshape(rot6d.shape)
     raw = outputs["bbox"]
     values["bbox"] = sigmoid(np.where(np.isfinite(raw), raw, np.nan))  # an infinite one would become a harmless 0 or 1
     return {name: (UNITS[name], value) for name, value in values.items()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +14,14 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.commands.export import Deployment, export_command, meta_path
 from bench.errors import BenchError, InputError, UsageError
 from bench.files import write_atomic
 from bench.registry import load_adapter
 from bench.schema import dumps, read_json, validate
 
 LAST_FILE, RECORD_FILE, METRICS_FILE = "last.pt", "run.json", "metrics.jsonl"
+ONNX_FILE, EXPORTED_HEAD = "model.onnx", "dense"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +41,7 @@ class Places:
 def train_command(
     model: str | None, options: Mapping[str, Any], places: Places, *, config: Path | None, settings: list[str]
 ) -> int:
-    """Train, and print the path of the best weights; or write the preview.
+    """Train, print the path of the best weights, and export them where the run's option ``export`` says so; or preview.
 
     Args:
         model: name or path; None with a run to resume.
@@ -47,7 +51,7 @@ def train_command(
         settings: ``KEY=VALUE`` each.
 
     Returns:
-        0, or 1 when the training broke off (a loss that is not finite).
+        0, or 1 when the training broke off (a loss that is not finite) or its weights could not be exported.
     """
     values = {**_from_file(config), **_from_settings(settings), **{k: v for k, v in options.items() if v is not None}}
     values = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
@@ -80,7 +84,43 @@ def train_command(
     if places.checkpoint is not None:
         write_atomic(places.checkpoint, best.read_bytes())
     say(f"Best weights: {best}")
-    return 0
+    return _export(name, best, folder) if _wants_export(folder) else 0
+
+
+def _wants_export(folder: Path) -> bool:
+    """Whether the training option ``export`` is on; a model with a training of its own need not have it.
+
+    Of the processes of a run on several GPUs (``LOCAL_RANK`` is the launchers' convention), the first exports.
+    """
+    record = folder / RECORD_FILE
+    if os.environ.get("LOCAL_RANK", "0") != "0" or not record.is_file():
+        return False
+    found = read_json(record)
+    config = found.get("config") if isinstance(found, Mapping) else None
+    return isinstance(config, Mapping) and config.get("export") is True
+
+
+def _export(name: str, best: Path, folder: Path) -> int:
+    """Write the raw outputs of the best weights as ``model.onnx`` and its document; 1 when that fails, training holds.
+
+    A file of earlier weights goes first: beside new ones it would be taken for theirs.
+    """
+    out = folder / ONNX_FILE
+    words = ["parity", "export", name, "--weights", str(best), "--head", EXPORTED_HEAD, "--output", str(out)]
+    try:
+        for old in (out, meta_path(out)):
+            old.unlink(missing_ok=True)
+        return export_command(
+            {"models": [name], "weights": [str(best.absolute())], "precisions": "fp32"},
+            out=out,
+            deployment=Deployment(head=EXPORTED_HEAD),
+        )
+    except (BenchError, OSError) as error:
+        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(
+            f"parity: the training is finished and {best} is kept, but {ONNX_FILE} could not be written: {error}\n"
+            f"Once that is mended, type: {shlex.join(words)}\nWithout the file next time: --set export=false"
+        )
+        return 1
 
 
 def _metrics(folder: Path) -> str:
