@@ -44,6 +44,7 @@ from typing import NoReturn
 # BenchError
 # ├── UsageError      a wrong option, name or configuration value                   exit 2
 # ├── InputError      a file given by the user that cannot be used as it is         exit 2
+# │   └── OtherModelError   a whole file, of another model than it is given for
 # ├── ContractError   an adapter, backend or feed that breaks its protocol
 # ├── ArtifactError   an artefact that cannot be made, verified or loaded
 # ├── Unavailable     a backend that this host cannot run, with the remedy          cell: skipped
@@ -61,6 +62,10 @@ class UsageError(BenchError):
 
 class InputError(BenchError):
     """A file or folder given by the user that cannot be used as it is."""
+
+
+class OtherModelError(InputError):
+    """A file that is whole but holds another model than the one it is given for; the message names what differs."""
 
 
 class ContractError(BenchError):

@@ -211,7 +211,8 @@ def _calibration(
     own = request.fixtures or spec.default_fixtures
     if own in list_fixtures():
         return resolve(own, split="calibration", progress=progress), f"{own} calibration split"
-    if {"calibration", "train"} & set(splits_of(own)):  # the user's own images, but not those of the evaluation
+    is_folder = Path(own).expanduser().is_dir()
+    if is_folder and {"calibration", "train"} & set(splits_of(own)):  # own, but not those evaluated
         found = resolve(own, split="calibration", progress=progress)
         return found, f"{found.name} {found.split} split"
     if "int8" in request.precisions:
