@@ -16,8 +16,8 @@ LISTED_KEYS = 10
 FACTS_KEY = "parity"
 """Where a file tells what its weights are: entry of a torch file, metadata of a safetensors or an ONNX file."""
 WRAPPERS = ("model", "state_dict")
-"""Entries that may hold the state dict, the preferred one first: a checkpoint of the training engine has both, and its
-``state_dict`` holds the weights that were not averaged."""
+"""Entries that may hold the state dict, the preferred one first: a checkpoint of the training engine has both, and only
+``model`` is under official keys."""
 CONVERSION_RECIPE = (
     'convert it where it was trained, once: python -c "import torch; from safetensors.torch import save_file; '
     "model = torch.load('IN.pt', weights_only=False)['model']; "
