@@ -8,7 +8,8 @@ demo: .venv/.ready          ## run the main job on the built-in fixtures
 	@$(BIN)/parity run; code=$$?; [ $$code -eq 0 ] || [ $$code -eq 3 ] || exit $$code
 
 test: check .venv/.trt-wheels ## lint, import contracts, types, tests
-	$(BIN)/pytest --max-images 40 --rounds 4
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile bench/tests adapters fixtures
+	$(BIN)/pytest suites --max-images 40 --rounds 4
 
 test-gpu: .venv/.ready      ## what needs a CUDA device; skipped tests say what is missing
 	$(BIN)/pytest -m gpu

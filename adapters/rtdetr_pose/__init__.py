@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters._shared.trained import Trained
 from adapters.rtdetr_pose import checking, deployed, process
 from adapters.rtdetr_pose.config import DENOISE_PREFIX, NetworkConfig, config_of, network_config
 from adapters.rtdetr_pose.names import COCO_NAMES, KEYPOINT_NAMES, KEYPOINT_SIGMAS, SHAPES_NAMES
@@ -14,6 +15,7 @@ from bench.errors import InputError
 from bench.types import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
+    from adapters._shared.training.recipe import Recipe
     from bench.deployment.options import ExportOptions, Reference
     from bench.types import Array, Prediction
 
@@ -89,7 +91,7 @@ def make_spec(
     )
 
 
-class RtDetrPoseAdapter:
+class RtDetrPoseAdapter(Trained):
     """One network with its classes and its input size.
 
     Args:
@@ -223,25 +225,11 @@ class RtDetrPoseAdapter:
 
         return TorchReference(self, weights, options)
 
-    def train(self, config: Mapping[str, Any], out: Path) -> Path:
-        """Train into the folder ``out`` and return the path of the best weights; classes are those of the set.
-
-        Raises:
-            UsageError: an option that ``PoseTrainConfig`` does not have, or a value that does not fit.
-            InputError: a set, an image, weights or a checkpoint that cannot be used.
-            TrainingError: the loss is not finite.
-        """
-        from adapters._shared.training.recipe import run
+    def recipe(self) -> Recipe:
+        """Of `adapters.rtdetr_pose.train`."""
         from adapters.rtdetr_pose.train import RtDetrPoseRecipe
 
-        return run(RtDetrPoseRecipe(self), config, out)
-
-    def preview(self, config: Mapping[str, Any], page: Path) -> Path:
-        """Write a page of augmented training samples with their boxes; errors as `train`."""
-        from adapters._shared.training.recipe import preview
-        from adapters.rtdetr_pose.train import RtDetrPoseRecipe
-
-        return preview(RtDetrPoseRecipe(self), config, page)
+        return RtDetrPoseRecipe(self)
 
 
 def _adapter(name: str, class_names: tuple[str, ...], fixtures: str) -> RtDetrPoseAdapter:

@@ -68,6 +68,7 @@ class RtDetrPoseRecipe:
     class_dependent: tuple[str, ...] = ("head.cls.",)
     copies: Mapping[str, str] = {}
     training_only: tuple[str, ...] = (DENOISE_PREFIX,)
+    unshipped: tuple[str, ...] = (DENOISE_PREFIX,)
     stretch = True
 
     def __init__(self, adapter: RtDetrPoseAdapter) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters._shared.trained import Trained
 from adapters.yolov10 import deployed, process
 from adapters.yolov10.names import COCO_NAMES, SHAPES_NAMES
 from adapters.yolov10.variants import (
@@ -21,6 +22,7 @@ from bench.errors import InputError
 from bench.types import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
+    from adapters._shared.training.recipe import Recipe
     from bench.deployment.options import ExportOptions, Reference
     from bench.types import Array, Prediction
 
@@ -93,7 +95,7 @@ def make_spec(
     )
 
 
-class YoloV10Adapter:
+class YoloV10Adapter(Trained):
     """One YOLOv10 variant with its classes and its input size.
 
     Args:
@@ -233,25 +235,11 @@ class YoloV10Adapter:
 
         return TorchReference(self, weights, options)
 
-    def train(self, config: Mapping[str, Any], out: Path) -> Path:
-        """Train into the folder ``out`` and return the path of the best weights; classes are those of the set.
-
-        Raises:
-            UsageError: an option that ``TrainConfig`` does not have, or a value that does not fit.
-            InputError: a set, an image, weights or a checkpoint that cannot be used.
-            TrainingError: the loss is not finite.
-        """
-        from adapters._shared.training.recipe import run
+    def recipe(self) -> Recipe:
+        """Of `adapters.yolov10.train`."""
         from adapters.yolov10.train import YoloV10Recipe
 
-        return run(YoloV10Recipe(self), config, out)
-
-    def preview(self, config: Mapping[str, Any], page: Path) -> Path:
-        """Write a page of augmented training samples with their boxes; errors as `train`."""
-        from adapters._shared.training.recipe import preview
-        from adapters.yolov10.train import YoloV10Recipe
-
-        return preview(YoloV10Recipe(self), config, page)
+        return YoloV10Recipe(self)
 
 
 adapter = YoloV10Adapter(

@@ -15,7 +15,7 @@ from adapters.yolov10 import YoloV10Adapter, make_spec
 from adapters.yolov10.loss import LossGains, dual_loss
 from adapters.yolov10.model import YoloV10
 from adapters.yolov10.names import COCO_NAMES
-from adapters.yolov10.variants import STRIDES, classes_of, require_variant
+from adapters.yolov10.variants import ONE2MANY_PREFIXES, STRIDES, classes_of, require_variant
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ class YoloV10Recipe:
         "model.23.cv2.": "model.23.one2one_cv2.",
         "model.23.cv3.": "model.23.one2one_cv3.",
     }
-
     training_only: tuple[str, ...] = ()
+    unshipped: tuple[str, ...] = ONE2MANY_PREFIXES
     stretch = False
 
     def __init__(self, adapter: YoloV10Adapter) -> None:

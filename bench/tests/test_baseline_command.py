@@ -1,13 +1,11 @@
 """parity baseline into one file: the reference alone, its numbers, and what later runs are compared with."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from bench import testing
-from bench.__main__ import main
 
 QUICK = ["--reference", "bench.testing:fake_backend:fp32", "--rounds", "2", "--openings", "1"]
 FAKE = ["--adapter", "bench.testing:fake_adapter", *QUICK]
@@ -17,21 +15,6 @@ ALONE = ["--backends", "bench.testing:fake_backend"]
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     return testing.fake_folder(tmp_path_factory.mktemp("data") / "fakes", 40)
-
-
-@pytest.fixture
-def parity(monkeypatch, capfd, tmp_path):
-    """Type a command; returns exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def typed(*words):
-        monkeypatch.setattr(sys, "argv", ["parity", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        return ended.value.code or 0, out, err
-
-    return typed
 
 
 def test_the_reference_alone_is_one_suite_file_with_its_numbers(parity, images, tmp_path):

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from bench import testing
-from bench.__main__ import main
 
 FAKE = ["--models", "bench.testing:fake_adapter", "--reference", "bench.testing:fake_backend:fp32", "--rounds", "2"]
 
@@ -22,21 +21,6 @@ FAKE = ["--models", "bench.testing:fake_adapter", "--reference", "bench.testing:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     return testing.fake_folder(tmp_path_factory.mktemp("data") / "fakes", 32)
-
-
-@pytest.fixture
-def parity(monkeypatch, capfd, tmp_path):
-    """Type a command; returns exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def typed(*words):
-        monkeypatch.setattr(sys, "argv", ["parity", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        return ended.value.code or 0, out, err
-
-    return typed
 
 
 def backends(*names):

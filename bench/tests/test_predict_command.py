@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import testing
-from bench.__main__ import main
 from bench.commands.predict import refuse_violations
 from bench.errors import ContractError, InputError
 from bench.files import sha256_file
@@ -25,21 +23,6 @@ FAKE = ["bench.testing:fake_adapter", "--backend", "bench.testing:fake_backend"]
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     return testing.fake_folder(tmp_path_factory.mktemp("data") / "fakes", 6)
-
-
-@pytest.fixture
-def parity(monkeypatch, capfd, tmp_path):
-    """Type a command; returns exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def typed(*words):
-        monkeypatch.setattr(sys, "argv", ["parity", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        return ended.value.code or 0, out, err
-
-    return typed
 
 
 def manifest(folder, records, name="records.json"):

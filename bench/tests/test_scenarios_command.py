@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from bench import testing
-from bench.__main__ import main
 from bench.fixtures import resolve
 from bench.schema import validate_file
 
@@ -20,21 +19,6 @@ HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "tensorrt", "lightning", "a
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     return testing.fake_folder(tmp_path_factory.mktemp("data") / "fakes", 32)
-
-
-@pytest.fixture
-def parity(monkeypatch, capfd, tmp_path):
-    """Type a command; returns exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def typed(*words):
-        monkeypatch.setattr(sys, "argv", ["parity", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        return ended.value.code or 0, out, err
-
-    return typed
 
 
 def run_bare(*words, cwd):

@@ -2,13 +2,11 @@
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.__main__ import main
 from bench.compare import compare_tensors, parts_of, tensor_budget, tensor_rms
 from bench.files import sha256_file
 
@@ -36,27 +34,12 @@ def data(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def typed(monkeypatch, capfd, tmp_path):
-    """Type a command; returns exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def type_(*words):
-        monkeypatch.setattr(sys, "argv", ["parity", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        return ended.value.code or 0, out, err
-
-    return type_
-
-
-def test_each_backend_runs_its_own_file_and_the_result_is_one_suite(typed, data, tmp_path):
+def test_each_backend_runs_its_own_file_and_the_result_is_one_suite(parity, data, tmp_path):
     engine = data / "model.engine"
     engine.write_bytes(b"an engine of another machine")
     words = ["--checkpoint", data / "model.npz", "--onnx", data / "model.onnx", "--engine", engine]
     backends = ["--backends", "bench.testing:fake_backend,onnxrt,trt"]
-    code, out, _ = typed("suite", MODEL, *words, "--dataset", data / "images", *QUICK, *backends)
+    code, out, _ = parity("suite", MODEL, *words, "--dataset", data / "images", *QUICK, *backends)
     assert code == 0
     path = Path("reports/small_backend_suite.json")
     assert f"Suite {path}" in out
@@ -71,27 +54,27 @@ def test_each_backend_runs_its_own_file_and_the_result_is_one_suite(typed, data,
     run = tmp_path / "reports" / suite["run_id"]
     assert json.loads((run / "suite.json").read_text()) == suite
     assert (run / "index.html").is_file()
-    assert typed("validate", path)[0] == 0
-    assert typed("report", path, "--out", tmp_path / "page")[0] == 0
+    assert parity("validate", path)[0] == 0
+    assert parity("report", path, "--out", tmp_path / "page")[0] == 0
 
 
-def test_two_suite_files_of_one_folder_are_compared_by_their_own_detections(typed, data, tmp_path):
+def test_two_suite_files_of_one_folder_are_compared_by_their_own_detections(parity, data, tmp_path):
     small.save_onnx(data / "worse.onnx", small.set_background(small.make_weights(), -9.0))
     for name in ("model", "worse"):
         words = ["--checkpoint", data / "model.npz", "--onnx", data / f"{name}.onnx", *BOTH, *QUICK]
-        typed("suite", MODEL, *words, "--dataset", data / "images", "--output", tmp_path / f"{name}.json", "--quiet")
+        parity("suite", MODEL, *words, "--dataset", data / "images", "--output", tmp_path / f"{name}.json", "--quiet")
     words = ["--fixtures", data / "images", "--json", tmp_path / "c.json"]
-    code, *_ = typed("compare", tmp_path / "model.json", tmp_path / "worse.json", *words)
+    code, *_ = parity("compare", tmp_path / "model.json", tmp_path / "worse.json", *words)
     assert code == 1
     changes = {c["cell"]["backend"]: c for c in json.loads((tmp_path / "c.json").read_text())["cells"]}
     assert changes["fake"]["accuracy"]["delta"] == 0.0
     assert changes["fake"]["accuracy"]["verdict"] == "passed"
     assert changes["onnxrt"]["status"] == "failed"
-    code, *_ = typed("compare", tmp_path / "model.json", tmp_path / "model.json", "--fixtures", data / "images")
+    code, *_ = parity("compare", tmp_path / "model.json", tmp_path / "model.json", "--fixtures", data / "images")
     assert code == 2, "a run compared with itself"
 
 
-def test_what_cannot_be_used_is_exit_2_and_nothing_is_measured(typed, data, tmp_path):
+def test_what_cannot_be_used_is_exit_2_and_nothing_is_measured(parity, data, tmp_path):
     given = {"--checkpoint": data / "model.npz", "--onnx": data / "model.onnx", "--dataset": data / "images"}
     (tmp_path / "list.json").write_text('[{"image_id": 1, "category_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}]')
     (tmp_path / "c.json").write_text("{}")
@@ -107,7 +90,7 @@ def test_what_cannot_be_used_is_exit_2_and_nothing_is_measured(typed, data, tmp_
         ({"--backends": "onnxrtt"}, "Did you mean 'onnxrt'"),
     ]:
         words = {**given, **changed}
-        code, _, err = typed("suite", MODEL, *[w for pair in words.items() for w in pair], *QUICK)
+        code, _, err = parity("suite", MODEL, *[w for pair in words.items() for w in pair], *QUICK)
         assert code == 2, told
         assert pytest.importorskip("re").search(told, " ".join(err.split())), err
     left = {p.name for p in tmp_path.rglob("suite.json")}
@@ -125,7 +108,7 @@ def test_what_cannot_be_used_is_exit_2_and_nothing_is_measured(typed, data, tmp_
         ("c.yml", "tiny", "must hold an object"),
     ],
 )
-def test_a_config_that_cannot_be_read_is_exit_2(typed, tmp_path, name, text, told):
+def test_a_config_that_cannot_be_read_is_exit_2(parity, tmp_path, name, text, told):
     from bench.commands.suite import read_network_config
     from bench.errors import InputError
 
@@ -171,7 +154,7 @@ def test_the_background_is_compared_by_itself_and_hides_nothing():
 
 
 @pytest.mark.slow
-def test_yolov10n_in_torch_and_its_own_export(typed, tmp_path):
+def test_yolov10n_in_torch_and_its_own_export(parity, tmp_path):
     """The shipped weights at 64 px; the same weights with one of 95 layers 1 % stronger are another model."""
     pytest.importorskip("torch")
     safetensors = pytest.importorskip("safetensors.torch")
@@ -192,7 +175,7 @@ def test_yolov10n_in_torch_and_its_own_export(typed, tmp_path):
         words = ["--checkpoint", tmp_path / f"{name}.safetensors", "--onnx", tmp_path / "model.onnx", "--max-images", 4]
         output = tmp_path / f"{name}.json"
         words += ["--backends", "torch,onnxrt", "--rounds", "2", "--openings", "1", "--output", output]
-        code, *_ = typed("suite", "yolov10n", *words, "--quiet")
+        code, *_ = parity("suite", "yolov10n", *words, "--quiet")
         (cell,) = [c for c in json.loads(output.read_text())["cells"] if c["cell"]["backend"] == "onnxrt"]
         found[name] = code, {r["name"].split(" against")[0]: r["passed"] for r in cell["parity"]}
     assert found["shipped"] == (

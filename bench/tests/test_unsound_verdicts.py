@@ -5,13 +5,10 @@ The network, its checkpoint and its ONNX file are small and real (``suite_model`
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-from bench.__main__ import main
 
 MODEL = Path(__file__).with_name("suite_model.py")
 IMAGES = 32
@@ -37,22 +34,7 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def typed(monkeypatch, capfd, tmp_path):
-    """Type a command; returns exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def type_(*words):
-        monkeypatch.setattr(sys, "argv", ["parity", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        return ended.value.code or 0, out, err
-
-    return type_
-
-
-@pytest.fixture
-def suite(typed, data, tmp_path):
+def suite(parity, data, tmp_path):
     """Compare a checkpoint with an ONNX file; returns exit code, the ONNX cell, and what was printed."""
 
     def compare(onnx="model.onnx", *, checkpoint="model.npz", backends="onnxrt", options=()):
@@ -60,7 +42,7 @@ def suite(typed, data, tmp_path):
         path.unlink(missing_ok=True)
         words = ["--dataset", data / "images", "--reference", "bench.testing:fake_backend:fp32", "--rounds", "2"]
         words += ["--backends", f"bench.testing:fake_backend,{backends}", "--openings", "1", "--output", path, *options]
-        code, out, err = typed("suite", MODEL, "--checkpoint", data / checkpoint, "--onnx", data / onnx, *words)
+        code, out, err = parity("suite", MODEL, "--checkpoint", data / checkpoint, "--onnx", data / onnx, *words)
         if not path.is_file():
             return code, None, out + err
         document = json.loads(path.read_text())

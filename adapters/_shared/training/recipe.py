@@ -50,6 +50,8 @@ class Recipe(Protocol):
     """Prefix of entries that weights may lack -> prefix of those that they start from instead."""
     training_only: tuple[str, ...]
     """Prefixes of entries that weights may lack and that then keep their random values."""
+    unshipped: tuple[str, ...]
+    """Prefixes of the entries that inference does not need; shipped weights lack them."""
     stretch: bool
     """Images are resized to the square without keeping their aspect ratio, as the adapter's pre-processing does."""
 

@@ -1,5 +1,7 @@
 """A finished run as the weights that a model ships, with the record of how they were made.
 
+``python -m adapters._shared.training.ship MODEL RUN [RUN_OF_ANOTHER_SEED ...]`` replaces the model's default weights.
+
 The shipped file is float16 and leaves out what only training needs, so that it stays small; the loader upcasts it. Its
 AP is measured from the file itself, after rounding, with the network computing in float32.
 """
@@ -7,6 +9,7 @@ AP is measured from the file itself, after rounding, with the network computing 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from adapters._shared.checkpoints import FACTS_KEY, read_facts, read_state_dict
+from adapters._shared.trained import Trained
 from adapters._shared.training.checkpoint import BEST_FILE
 from adapters._shared.training.evaluate import Judge
 from adapters._shared.training.runfolder import METRICS_FILE, RECORD_FILE
-from bench.errors import InputError
+from bench.errors import InputError, UsageError
 from bench.files import sha256_file, write_atomic
 from bench.host import describe_host
 
@@ -26,22 +30,15 @@ if TYPE_CHECKING:
 
 
 def ship(
-    adapter: Adapter,
-    run: Path,
-    val: FixtureSet,
-    weights_out: Path,
-    *,
-    drop: tuple[str, ...],
-    seeds: Sequence[Path] = (),
+    adapter: Adapter, run: Path, val: FixtureSet, weights_out: Path, *, seeds: Sequence[Path] = ()
 ) -> dict[str, Any]:
     """Write ``weights_out`` and, beside it, its record as JSON.
 
     Args:
-        adapter: of the model.
+        adapter: of the model, fitted to the run's weights; one that this repository trains.
         run: folder of the run that ships.
         val: images that the AP is measured on.
         weights_out: ``.safetensors`` file to write.
-        drop: prefixes of the entries that only training needs.
         seeds: runs with other seeds and otherwise the same options; only their APs are recorded.
 
     Returns:
@@ -49,14 +46,20 @@ def ship(
 
     Raises:
         InputError: a folder that holds no finished run, or a run of ``seeds`` with other options.
+        UsageError: a model without training code.
     """
     from safetensors.torch import save
 
+    if not isinstance(adapter, Trained):
+        raise UsageError(
+            f"{adapter.spec.name}: its training code is not in this repository, so there is no run to ship"
+        )
+    unshipped = adapter.recipe().unshipped
     record = _record(run)
     state = {
         key: value.half() if value.is_floating_point() else value
         for key, value in read_state_dict(run / BEST_FILE).items()
-        if not key.startswith(drop)
+        if not key.startswith(unshipped)
     }
     facts = read_facts(run / BEST_FILE)
     kept = {name: facts[name] for name in ("format", "model", "class_names", "image_size", "epoch", "step")}
@@ -118,3 +121,24 @@ def _compact(record: dict[str, Any]) -> str:
     text = json.dumps({**record, "epochs": "EPOCHS"}, indent=2, allow_nan=False)
     rows = ",\n".join("    " + json.dumps(line, allow_nan=False) for line in record["epochs"])
     return text.replace('"EPOCHS"', f"[\n{rows}\n  ]") + "\n"
+
+
+def main() -> None:
+    """Ship the run named on the command line."""
+    from bench.fixtures import resolve
+    from bench.registry import load_adapter
+
+    if len(sys.argv) < 3:
+        sys.exit(f"usage: python -m {__spec__.name} MODEL RUN [RUN_OF_ANOTHER_SEED ...]")
+    name, run, *seeds = sys.argv[1], *map(Path, sys.argv[2:])
+    weights = load_adapter(name).spec.default_weights
+    if weights is None:
+        sys.exit(f"{name}: its spec names no default_weights, the file to write")
+    adapter = load_adapter(f"{name}::{run / BEST_FILE}")
+    val = resolve(adapter.spec.default_fixtures, split="val")
+    record = ship(adapter, run, val, weights, seeds=seeds)
+    sys.stdout.write(f"{record['weights']} {record['sha256']} AP {record['stats']['AP']:.4f} {record['seeds']}\n")
+
+
+if __name__ == "__main__":
+    main()

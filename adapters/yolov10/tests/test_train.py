@@ -214,12 +214,11 @@ def test_the_ap_of_training_is_that_of_the_harness_to_the_last_digit(learnt):
 
 def test_a_run_can_be_shipped_in_half_the_size_with_the_record_of_its_making(learnt, tmp_path):
     from adapters._shared.training.ship import ship
-    from adapters.yolov10.variants import ONE2MANY_PREFIXES
 
     images, out = learnt
     weights = tmp_path / "shipped.safetensors"
     fitted = load_adapter(f"yolov10n::{out / 'best.pt'}")
-    ship(fitted, out, images, weights, drop=ONE2MANY_PREFIXES, seeds=[out])
+    ship(fitted, out, images, weights, seeds=[out])
     again = load_adapter(f"yolov10n::{weights}")
     assert again.spec.image_hw == (64, 64)
     again.build(weights)
@@ -236,7 +235,7 @@ def test_a_run_can_be_shipped_in_half_the_size_with_the_record_of_its_making(lea
     changed["config"]["lr"] = 1
     (other / "run.json").write_text(json.dumps(changed))
     with pytest.raises(InputError, match="another lr"):
-        ship(fitted, out, images, weights, drop=ONE2MANY_PREFIXES, seeds=[other])
+        ship(fitted, out, images, weights, seeds=[other])
 
 
 def test_averaged_weights_are_judged_and_kept_not_the_latest(train, tmp_path):
