@@ -1,10 +1,15 @@
-"""A small drawn set in COCO's words."""
+"""A small drawn set in COCO's words, and training on it."""
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from adapters._shared.training import keeper, recipe
+from adapters._shared.training.splits import Splits
+from adapters.yolov10 import adapter
 from adapters.yolov10.names import SHAPES_NAMES
+from adapters.yolov10.tests.runs import SMALL, Cut
 from bench.types import FixtureSet, Sample
 
 
@@ -41,3 +46,41 @@ def draw_set(folder, count, split="train", size_hw=(48, 64)):
 def drawn(tmp_path):
     """Four images of 48 x 64 pixels."""
     return draw_set(tmp_path, 4)
+
+
+@pytest.fixture
+def restore_threads_and_random_state():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two threads wait for each other on a busy host: 18 s instead of 2
+    with torch.random.fork_rng(devices=[]):
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def train(drawn, monkeypatch, restore_threads_and_random_state):
+    """Train on the drawn images, judged on themselves."""
+    monkeypatch.setattr(recipe, "training_splits", lambda *a, **k: Splits(train=drawn, val=drawn))
+
+    def run(out, **options):
+        return adapter.train(options if "resume" in options else {**SMALL, **options}, out)
+
+    return run
+
+
+@pytest.fixture
+def cut_after(monkeypatch):
+    """Break a run off right after ``last.pt`` of the given step was written."""
+
+    def arm(step):
+        original = keeper.Keeper._save_last
+
+        def save(self, trainer, **position):
+            original(self, trainer, **position)
+            if trainer.global_step == step:
+                monkeypatch.setattr(keeper.Keeper, "_save_last", original)
+                raise Cut
+
+        monkeypatch.setattr(keeper.Keeper, "_save_last", save)
+
+    return arm
