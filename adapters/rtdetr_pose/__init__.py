@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters._shared.trained import Trained
 from adapters.rtdetr_pose import checking, deployed, process
-from adapters.rtdetr_pose.config import DENOISE_PREFIX, NetworkConfig, config_of, network_config
+from adapters.rtdetr_pose.config import TRAINING_PREFIXES, NetworkConfig, config_of, network_config
 from adapters.rtdetr_pose.names import COCO_NAMES, KEYPOINT_NAMES, KEYPOINT_SIGMAS, SHAPES_NAMES
 from bench.errors import InputError
 from bench.types import ModelSpec, TensorSpec
@@ -189,7 +189,7 @@ class RtDetrPoseAdapter(Trained):
                 spread(network)
         if weights is not None:
             source = f"weights {weights}"
-            state = {k: v for k, v in read_state_dict(weights).items() if not k.startswith(DENOISE_PREFIX)}
+            state = {k: v for k, v in read_state_dict(weights).items() if not k.startswith(TRAINING_PREFIXES)}
             found = config_of({key: tuple(value.shape) for key, value in state.items()}, source)
             if (found.name, found.classes) != (self.config.name, self.config.classes):
                 raise InputError(

@@ -12,8 +12,8 @@ STRIDES_PX = (8, 16, 32)
 FLOAT32_BYTES = 4
 ATTENTION_COPIES = 2
 """Score matrices alive at once where a runtime does not fuse attention: before and after the softmax."""
-DENOISE_PREFIX = "denoise."
-"""State-dict keys that only training needs (`denoise.Denoising`)."""
+TRAINING_PREFIXES = ("denoise.", "dense.")
+"""State-dict keys that only training needs (`denoise.Denoising`, `dense.DenseHead`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,6 +251,10 @@ class LossConfig:
     """L1 of keypoints, in roots of the box area."""
     auxiliary: float = 0.0
     """Weight of the same loss on every earlier decoder layer."""
+    dense: float = 0.0
+    """Weight of classes and boxes told by every cell of the pyramid; needs a network built for it (`dense`)."""
+    dense_repeats: int = 4
+    """Cells that each object teaches there (repeated truths, arXiv 2207.13080)."""
     denoising_groups: int = 0
     """Groups of noised truths that the decoder must restore (arXiv 2203.01305); needs a network built for it."""
     denoising_box: float = 0.4
@@ -273,10 +277,15 @@ LOSSES: Mapping[str, LossConfig] = {
         background=0.1,
         box=5.0,
         giou=2.0,
-        rotation=0.5,
-        keypoints=1.0,
+        log_z=0.1,
+        rotation=0.1,
+        offsets=0.1,
+        k_delta=0.1,
+        translation=0.02,
         translation_relative=True,
+        keypoints=0.1,
         auxiliary=1.0,
+        dense=1.0,
         denoising_groups=3,
     ),
 }

@@ -6,7 +6,7 @@ B batch, Q queries, M padded objects, N matched pairs, K keypoints.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,6 +36,8 @@ class Raw:
     noised: Noised | None
     image_hw: tuple[int, int]
     """Of the network input, pixels."""
+    dense: tuple[Tensor, Tensor] | None = None
+    """Logits and raw boxes of the cells of the pyramid."""
 
 
 class PoseLoss:
@@ -76,8 +78,18 @@ class PoseLoss:
             if network.denoise is None:
                 raise ContractError("denoising_groups needs a network built with denoising=True")
             noised = network.denoise(truth, image_hw, self.config)
+        pyramid = network.pyramid(images)
+        dense = None
+        if self.config.dense:
+            if network.dense is None:
+                raise ContractError("a dense loss needs a network built with dense=True")
+            dense = network.dense(pyramid)
         return Raw(
-            layers=network.layers(images, noised), queries=network.config.queries, noised=noised, image_hw=image_hw
+            layers=network.layers(pyramid, noised),
+            queries=network.config.queries,
+            noised=noised,
+            dense=dense,
+            image_hw=image_hw,
         )
 
     def judge(self, raw: Raw, truth: Truth) -> tuple[Tensor, dict[str, Tensor]]:
@@ -102,7 +114,20 @@ class PoseLoss:
             losses = [_sum(self._parts(r, truth, raw.image_hw, raw.noised.matching)) for r in restored]
             denoising = torch.stack(losses).mean()
             total, parts["denoising"] = total + denoising, denoising.detach()
+        if raw.dense is not None:
+            dense = self.config.dense * self._dense(*raw.dense, truth, raw.image_hw)
+            total, parts["dense"] = total + dense, dense.detach()
         return total, parts
+
+    def _dense(self, logits: Tensor, bbox: Tensor, truth: Truth, image_hw: tuple[int, int]) -> Tensor:
+        """Classes and boxes of the cells, every object repeated before the matching."""
+        times, objects = self.config.dense_repeats, truth.labels.shape[1]
+        labels = truth.labels.repeat(1, times)
+        targets = cxcywh_shares(truth.boxes_xyxy.float(), bbox.new_tensor([image_hw[1], image_hw[0]]))
+        logits, bbox = logits.float(), bbox.float()
+        found = match(logits, bbox, labels, targets.repeat(1, times, 1), self.config)
+        matching = replace(found, object_=found.object_ % max(objects, 1))
+        return _sum(self._detection(logits, bbox, matching, truth.labels, targets, self.config.background))
 
     def _parts(
         self, outputs: Outputs, truth: Truth, image_hw: tuple[int, int], matching: Matching | None
@@ -116,20 +141,28 @@ class PoseLoss:
         if matching is None:
             matching = match(found["logits"], found["bbox"], truth.labels, targets, config)
         at, to = (matching.image, matching.query), (matching.image, matching.object_)
-        pairs = max(len(matching), 1)
-        boxes, wanted, labels = found["bbox"][at].sigmoid(), targets[to], truth.labels[to]
-        parts = {
-            "classes": config.classes * class_loss(found["logits"], matching, labels, unmatched, config.focal_gamma),
-            "box": config.box * (boxes - wanted).abs().sum() / pairs,
-        }
-        if config.giou:
-            overlap = generalized_iou(xyxy_from_cxcywh(boxes), xyxy_from_cxcywh(wanted))
-            parts["giou"] = config.giou * (1 - overlap).sum() / pairs
+        wanted, labels = targets[to], truth.labels[to]
+        parts = self._detection(found["logits"], found["bbox"], matching, truth.labels, targets, unmatched)
         known = known_of(truth, *to, self.keypoint_swap)
         chosen = {name: value[at] for name, value in found.items() if name != "k_delta"}
         chosen["k_delta"] = found["k_delta"][matching.image]
         pose = self._pose(chosen, known, wanted, labels, size)
         return parts | {name: getattr(config, name) * value for name, value in pose.items()}
+
+    def _detection(
+        self, logits: Tensor, bbox: Tensor, matching: Matching, labels: Tensor, targets: Tensor, unmatched: float
+    ) -> dict[str, Tensor]:
+        """Weighted parts of classes and boxes; ``labels`` (B, M) and ``targets`` (B, M, 4) are of all objects."""
+        config, to = self.config, (matching.image, matching.object_)
+        boxes, wanted, pairs = bbox[matching.image, matching.query].sigmoid(), targets[to], max(len(matching), 1)
+        parts = {
+            "classes": config.classes * class_loss(logits, matching, labels[to], unmatched, config.focal_gamma),
+            "box": config.box * (boxes - wanted).abs().sum() / pairs,
+        }
+        if config.giou:
+            overlap = generalized_iou(xyxy_from_cxcywh(boxes), xyxy_from_cxcywh(wanted))
+            parts["giou"] = config.giou * (1 - overlap).sum() / pairs
+        return parts
 
     def _pose(
         self, found: Mapping[str, Tensor], known: Known, box: Tensor, labels: Tensor, size: Tensor

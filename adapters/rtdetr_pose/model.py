@@ -46,9 +46,12 @@ class Encoder(nn.Module):
         self.encoder = EncoderStack(config.encoder_layers, config.hidden, config.heads, config.feedforward)
         self.token_levels = config.token_levels
 
-    def forward(self, levels: list[Tensor]) -> Tensor:
-        """Three levels of the backbone -> memory (B, T, D), finest level first, each row by row."""
-        pyramid = self.fpn(self.projector(levels))
+    def pyramid(self, levels: list[Tensor]) -> list[Tensor]:
+        """Three levels of the backbone -> three (B, D, h, w)."""
+        return self.fpn(self.projector(levels))
+
+    def forward(self, pyramid: list[Tensor]) -> Tensor:
+        """Three levels of the pyramid -> memory (B, T, D), finest level first, each row by row."""
         parts = []
         for index in self.token_levels:
             level = pyramid[index]
@@ -76,9 +79,10 @@ class RtDetrPose(nn.Module):
     Args:
         config: sizes; ``base`` gives the official state dict.
         denoising: add the embeddings of noised truths (`denoise.Denoising`), which only training uses.
+        dense: add the heads of the tokens (`dense.DenseHead`), which only training uses.
     """
 
-    def __init__(self, config: NetworkConfig, *, denoising: bool = False) -> None:
+    def __init__(self, config: NetworkConfig, *, denoising: bool = False, dense: bool = False) -> None:
         super().__init__()
         self.config = config
         self.backbone = CSPResNet(config.stem, config.stages, config.bottlenecks)
@@ -94,6 +98,11 @@ class RtDetrPose(nn.Module):
             from adapters.rtdetr_pose.denoise import Denoising
 
             self.denoise = Denoising(config)
+        self.dense: nn.Module | None = None
+        if dense:
+            from adapters.rtdetr_pose.dense import DenseHead
+
+            self.dense = DenseHead(config)
         self._initialise()
 
     @property
@@ -107,36 +116,41 @@ class RtDetrPose(nn.Module):
         Raises:
             InputError: an image size that does not fit, or whose attention exceeds the limit of the config.
         """
-        return tuple(self.layers(images)[-1].named().values())
+        return tuple(self.layers(self.pyramid(images))[-1].named().values())
 
-    def layers(self, images: Tensor, noised: Noised | None = None) -> list[Outputs]:
-        """Outputs of every decoder layer, the last one last.
-
-        Args:
-            images: (B, 3, H, W) RGB in 0..1.
-            noised: further queries made from the truth; they come after the network's own, which do not see them.
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) RGB in 0..1 -> (B, D, h, w) at strides 8, 16, 32.
 
         Raises:
             InputError: see ``forward``.
         """
         self.config.check_image_hw((int(images.shape[2]), int(images.shape[3])))
-        memory = self.encoder(self.backbone(images))
-        queries, anchors = self._queries(memory, images)
+        return self.encoder.pyramid(self.backbone(images))
+
+    def layers(self, pyramid: list[Tensor], noised: Noised | None = None) -> list[Outputs]:
+        """Outputs of every decoder layer, the last one last.
+
+        Args:
+            pyramid: of the images.
+            noised: further queries made from the truth; they come after the network's own, which do not see them.
+        """
+        memory = self.encoder(pyramid)
+        queries, anchors = self._queries(memory, pyramid)
         blocked = None
         if noised is not None:
             queries = torch.cat((queries, noised.queries), 1)
             if anchors is not None:
-                anchors = torch.cat((anchors.expand(len(images), -1, -1), noised.anchors), 1)
+                anchors = torch.cat((anchors.expand(len(memory), -1, -1), noised.anchors), 1)
             blocked = noised.blocked
         return [self._predict(decoded, anchors) for decoded in self.decoder(queries, memory, blocked)]
 
-    def _queries(self, memory: Tensor, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _queries(self, memory: Tensor, pyramid: list[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Start of the queries (B, Q, D), and raw boxes (1, Q, 4) that predictions are relative to, or None."""
         learned = self.query_embed.weight
         if not self.config.anchored:
-            return learned.expand(images.shape[0], -1, -1), None
-        stride = STRIDES_PX[self.config.token_levels[-1]]
-        height, width = int(images.shape[2]) // stride, int(images.shape[3]) // stride
+            return learned.expand(memory.shape[0], -1, -1), None
+        level = pyramid[self.config.token_levels[-1]]
+        height, width = int(level.shape[2]), int(level.shape[3])
         grid = self.config.query_grid
         cells = memory[:, -height * width :]
         if (height, width) != (grid, grid):

@@ -10,9 +10,10 @@ import torch
 
 from adapters._shared.checkpoints import read_facts, read_shapes
 from adapters._shared.training.config import TrainConfig
+from adapters._shared.training.initial import start_from_contrast
 from adapters._shared.training.task import Task
 from adapters.rtdetr_pose import RtDetrPoseAdapter, make_spec
-from adapters.rtdetr_pose.config import DENOISE_PREFIX, NetworkConfig, config_of, loss_config, network_config
+from adapters.rtdetr_pose.config import TRAINING_PREFIXES, NetworkConfig, config_of, loss_config, network_config
 from adapters.rtdetr_pose.loss import PoseLoss
 from adapters.rtdetr_pose.model import RtDetrPose
 from adapters.rtdetr_pose.names import COCO_NAMES
@@ -67,8 +68,8 @@ class RtDetrPoseRecipe:
     config: type[TrainConfig] = PoseTrainConfig
     class_dependent: tuple[str, ...] = ("head.cls.",)
     copies: Mapping[str, str] = {}
-    training_only: tuple[str, ...] = (DENOISE_PREFIX,)
-    unshipped: tuple[str, ...] = (DENOISE_PREFIX,)
+    training_only: tuple[str, ...] = TRAINING_PREFIXES
+    unshipped: tuple[str, ...] = TRAINING_PREFIXES
     stretch = True
 
     def __init__(self, adapter: RtDetrPoseAdapter) -> None:
@@ -109,9 +110,12 @@ class RtDetrPoseRecipe:
             assert isinstance(module, RtDetrPose)
             return judge.forward(module, images, with_points(truth))
 
+        fresh = RtDetrPose(network, denoising=loss.denoising_groups > 0, dense=loss.dense > 0)
+        if config.recipe != "original":
+            start_from_contrast(fresh.backbone.stem)
         return Task(
             adapter=RtDetrPoseAdapter(spec, network),
-            network=RtDetrPose(network, denoising=loss.denoising_groups > 0),
+            network=fresh,
             forward=forward,
             loss=lambda raw, truth: judge.judge(raw, with_points(truth)),
             inference=lambda state: inference(network, state),
@@ -132,7 +136,7 @@ def inference(config: NetworkConfig, state: Mapping[str, Tensor]) -> nn.Module:
     """What the adapter's ``build`` makes of a state dict."""
     with torch.random.fork_rng(devices=[]):  # values are overwritten; the run's own random numbers are not touched
         network = RtDetrPose(config)
-    network.load_state_dict({k: v for k, v in state.items() if not k.startswith(DENOISE_PREFIX)})
+    network.load_state_dict({k: v for k, v in state.items() if not k.startswith(TRAINING_PREFIXES)})
     return network.eval().requires_grad_(False)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from adapters._shared.checkpoints import read_facts, read_shapes
 from adapters._shared.training.config import TrainConfig
+from adapters._shared.training.initial import start_from_contrast
 from adapters._shared.training.task import Task
 from adapters.yolov10 import YoloV10Adapter, make_spec
 from adapters.yolov10.loss import LossGains, dual_loss
@@ -91,9 +92,11 @@ class YoloV10Recipe:
             network.head.drop_one2many()
             return network.eval().requires_grad_(False)
 
+        network = YoloV10(variant, len(class_names))
+        start_from_contrast(network.model[0])
         return Task(
             adapter=YoloV10Adapter(replace(spec, name=self.spec.name), variant),
-            network=YoloV10(variant, len(class_names)),
+            network=network,
             forward=forward,
             loss=loss,
             inference=inference,

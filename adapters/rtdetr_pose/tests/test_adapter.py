@@ -109,10 +109,10 @@ def test_weights_of_another_config_or_class_count_are_refused(tmp_path):
 
 def test_what_only_training_needs_is_left_out_when_weights_are_loaded(tmp_path):
     with torch.random.fork_rng(devices=[]):
-        full = RtDetrPose(network_config("tiny"), denoising=True).state_dict()
-    assert any(key.startswith("denoise.") for key in full)
+        full = RtDetrPose(network_config("tiny"), denoising=True, dense=True).state_dict()
+    assert {"denoise.label.weight", "dense.cls.weight"} <= set(full)
     built = adapter.build(saved(tmp_path, full))
-    assert not any(key.startswith("denoise.") for key in built.state_dict())
+    assert not any(key.startswith(("denoise.", "dense.")) for key in built.state_dict())
     torch.testing.assert_close(built.head.cls.weight, full["head.cls.weight"])
 
 

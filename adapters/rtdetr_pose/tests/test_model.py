@@ -207,7 +207,7 @@ def test_outputs_have_the_names_and_shapes_of_the_config():
 def test_every_decoder_layer_is_predicted_from_and_the_last_is_what_forward_returns():
     network = RtDetrPose(network_config("tiny", classes=3)).eval()
     images = torch.rand(1, 3, 64, 64)
-    layers = network.layers(images)
+    layers = network.layers(network.pyramid(images))
     assert len(layers) == network.config.decoder_layers
     for ours, theirs in zip(layers[-1].named().values(), network(images), strict=True):
         torch.testing.assert_close(ours, theirs)
