@@ -86,6 +86,13 @@ def split(text: str | Sequence[str] | None) -> tuple[str, ...]:
     return tuple(p.strip() for p in parts if p.strip())
 
 
+def split_weights(text: str | Sequence[str] | None) -> tuple[str, ...]:
+    """As ``split``, at commas before ``MODEL=`` only: a path may hold others."""
+    items = [text] if isinstance(text, str) else [str(item) for item in text or ()]
+    parts = [part for item in items for part in re.split(r",(?=[^,/\\=]+=)", item)]
+    return tuple(p.strip() for p in parts if p.strip())
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Read option values from a TOML file; keys are the long options (dashes or underscores), aliases included.
 
@@ -124,7 +131,7 @@ def make_request(values: Mapping[str, Any], *, command: str) -> Request:
         if precision not in PRECISIONS:
             raise UsageError(f"unknown precision {precision!r}.{did_you_mean(precision, PRECISIONS)}")
     weights = {}
-    for item in split(given.get("weights")):
+    for item in split_weights(given.get("weights")):
         name, equals, path = item.partition("=")
         named = bool(equals) and "/" not in name  # a path may hold an equals sign, a model's name no slash
         weights[name if named else "*"] = Path(path if named else item).expanduser()

@@ -29,6 +29,13 @@ def test_weights_are_given_per_model_or_for_the_only_one():
     assert request(weights="w.pth").weights == {"*": Path("w.pth")}
     assert request(weights="/runs/lr=0.1/w.pth").weights == {"*": Path("/runs/lr=0.1/w.pth")}
     assert request(weights="m=/runs/lr=0.1/w.pth").weights == {"m": Path("/runs/lr=0.1/w.pth")}
+    assert request(weights="m=a.pth, n=b.onnx").weights == {"m": Path("a.pth"), "n": Path("b.onnx")}
+
+
+def test_a_path_of_weights_may_hold_a_comma():
+    assert request(weights="/runs/a, b/w.pth").weights == {"*": Path("/runs/a, b/w.pth")}
+    assert request(weights="m=/x,y/w.pth,n=v,w.pth").weights == {"m": Path("/x,y/w.pth"), "n": Path("v,w.pth")}
+    assert request(weights=["C:\\runs,1\\w.pth"]).weights == {"*": Path("C:\\runs,1\\w.pth")}
 
 
 @pytest.mark.parametrize(
