@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import cv2
 import numpy as np
@@ -11,7 +10,6 @@ import onnx
 import pytest
 
 from bench import testing
-from bench.__main__ import main
 from bench.choosing import choose_samples
 from bench.files import sha256_file
 from bench.fixtures import read_image_rgb
@@ -67,20 +65,10 @@ def place(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def parity(monkeypatch, capfd, tmp_path):
-    """Type a command; returns exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """Lines are not wrapped."""
     monkeypatch.setenv("COLUMNS", "200")
-
-    def typed(*words):
-        monkeypatch.setattr(sys, "argv", ["parity", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        return ended.value.code or 0, out, err
-
-    return typed
 
 
 @pytest.fixture
