@@ -32,6 +32,8 @@ from benchmarks import scoring
 SIDE_PX = 640
 NEEDED_PER_S = 62.5
 LIMIT_MS = 1000 / NEEDED_PER_S
+GENERATED = "shapes"
+"""Judged in memory alone, where a run holds it by default; the photographs stand for sets that fit into none."""
 MIXES = (
     ("single images (mosaic 0)", Augmentation(mosaic=0)),
     ("defaults (mosaic 0.5)", Augmentation()),
@@ -138,7 +140,7 @@ def sets(images: int) -> list[FixtureSet]:
         found.append(resolve(str(photographs), split="train").take(images))
     else:
         print(f"  coco128-train is left out: no such folder below PARITY_DATA ({photographs.parent.name}/)")
-    found.append(resolve("shapes", split="train").take(images))
+    found.append(resolve(GENERATED, split="train").take(images))
     return found
 
 
@@ -157,6 +159,9 @@ def measure(images: int = 126, repeats: int = 3) -> list[tuple[str, float, float
                 for found in samples(fixtures, repeats, cached=cached):
                     how = f"{1000 / found.ms:.0f} images/s per worker, needed {NEEDED_PER_S}"
                     memory = "in memory" if cached else "decoding"
+                    if fixtures.name == GENERATED and not cached:
+                        print(f"    {found.ms:6.2f} ms  a sample, decoding: {found.name} ({how})")
+                        continue
                     rows.append((f"ms/sample, {fixtures.name} {memory}: {found.name}", found.ms, LIMIT_MS, how))
         return rows
     finally:
