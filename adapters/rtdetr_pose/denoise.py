@@ -33,7 +33,7 @@ class Noised:
 
 
 class Denoising(nn.Module):
-    """Embeds labels and boxes of noised truths; under ``config.DENOISE_PREFIX`` in a state dict."""
+    """Embeds labels and boxes of noised truths; under one of ``config.TRAINING_PREFIXES`` in a state dict."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ from adapters._shared.trained import Trained
 from adapters._shared.training.checkpoint import BEST_FILE
 from adapters._shared.training.evaluate import Judge
 from adapters._shared.training.runfolder import METRICS_FILE, RECORD_FILE
-from bench.errors import InputError, UsageError
+from bench.errors import BenchError, InputError, UsageError
 from bench.files import sha256_file, write_atomic
 from bench.host import describe_host
 
@@ -141,4 +141,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BenchError as error:
+        sys.exit(f"ship: {error}")
