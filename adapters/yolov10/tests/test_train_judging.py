@@ -26,7 +26,10 @@ def learnt(tmp_path_factory):
     folder = tmp_path_factory.mktemp("learnt")
     images = draw_set(folder, 4)
     options = {
-        "seed": 1,
+        "seed": 0,
+        # at 64 px the deepest norms see 16 values: the unbiased variance that they keep is 7 % above the one that they
+        # learned with, layer upon layer, and objects found in training mode are lost (AP .37, .88, .75 by seed)
+        "image_size": 128,
         "epochs": 90,
         "batch": 4,
         "overfit_batches": 1,
@@ -42,7 +45,7 @@ def learnt(tmp_path_factory):
 
 def test_an_overfit_run_learns_its_images_by_heart(learnt):
     _, out = learnt
-    assert lines(out)[-1]["AP"] > 0.5
+    assert lines(out)[-1]["AP"] > 0.9
     record = json.loads((out / "run.json").read_text())
     assert any("overfit run: 4 images" in note for note in record["notes"])
     assert record["train"]["sha256"] == record["val"]["sha256"]
@@ -84,13 +87,13 @@ def test_a_run_can_be_shipped_in_half_the_size_with_the_record_of_its_making(lea
     fitted = load_adapter(f"yolov10n::{out / 'best.pt'}")
     ship(fitted, out, images, weights, seeds=[out])
     again = load_adapter(f"yolov10n::{weights}")
-    assert again.spec.image_hw == (64, 64)
+    assert again.spec.image_hw == (128, 128)
     again.build(weights)
     assert weights.stat().st_size < 0.5 * (out / "best.pt").stat().st_size
     text = weights.with_suffix(".json").read_text()
     record = json.loads(text)
     assert record["stats"]["AP"] == pytest.approx(lines(out)[-1]["AP"], abs=0.02)
-    assert [s["seed"] for s in record["seeds"]] == [1, 1]
+    assert [s["seed"] for s in record["seeds"]] == [0, 0]
     assert len(record["epochs"]) == len(lines(out))
     assert str(tmp_path) not in text
     other = tmp_path / "other"
