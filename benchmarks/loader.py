@@ -20,8 +20,9 @@ import cv2
 import numpy as np
 
 from adapters._shared.training.augment import Augmentation, Pipeline
+from adapters._shared.training.cleaning import labels_by_name
 from adapters._shared.training.dataset import SampleKey, TrainingSet
-from adapters._shared.training.examples import ExampleSource, labels_by_name
+from adapters._shared.training.examples import ExampleSource
 from bench.errors import BenchError
 from bench.fixtures import resolve
 from bench.images import check_whole, read_image_rgb
@@ -32,8 +33,6 @@ from benchmarks import scoring
 SIDE_PX = 640
 NEEDED_PER_S = 62.5
 LIMIT_MS = 1000 / NEEDED_PER_S
-GENERATED = "shapes"
-"""Judged in memory alone, where a run holds it by default; the photographs stand for sets that fit into none."""
 MIXES = (
     ("single images (mosaic 0)", Augmentation(mosaic=0)),
     ("defaults (mosaic 0.5)", Augmentation()),
@@ -140,7 +139,7 @@ def sets(images: int) -> list[FixtureSet]:
         found.append(resolve(str(photographs), split="train").take(images))
     else:
         print(f"  coco128-train is left out: no such folder below PARITY_DATA ({photographs.parent.name}/)")
-    found.append(resolve(GENERATED, split="train").take(images))
+    found.append(resolve("shapes", split="train").take(images))
     return found
 
 
@@ -159,9 +158,6 @@ def measure(images: int = 126, repeats: int = 3) -> list[tuple[str, float, float
                 for found in samples(fixtures, repeats, cached=cached):
                     how = f"{1000 / found.ms:.0f} images/s per worker, needed {NEEDED_PER_S}"
                     memory = "in memory" if cached else "decoding"
-                    if fixtures.name == GENERATED and not cached:
-                        print(f"    {found.ms:6.2f} ms  a sample, decoding: {found.name} ({how})")
-                        continue
                     rows.append((f"ms/sample, {fixtures.name} {memory}: {found.name}", found.ms, LIMIT_MS, how))
         return rows
     finally:

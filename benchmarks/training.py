@@ -18,10 +18,11 @@ import torch
 
 from adapters._shared.training.augment import Augmentation
 from adapters._shared.training.batch import collate
+from adapters._shared.training.cleaning import labels_by_name
 from adapters._shared.training.config import TrainConfig
 from adapters._shared.training.dataset import SampleKey, TrainingSet
 from adapters._shared.training.evaluate import Judge
-from adapters._shared.training.examples import ExampleSource, labels_by_name
+from adapters._shared.training.examples import ExampleSource
 from adapters._shared.training.module import Training
 from adapters._shared.training.optim import make_optimizer, parameter_groups
 from adapters.yolov10 import adapter

@@ -12,7 +12,8 @@ from PIL import Image
 
 from adapters._shared.tests.drawn_sets import LABEL_OF, noise, note, written_set
 from adapters._shared.training.cache import PixelCache
-from adapters._shared.training.examples import PLACEMENT, ExampleSource, labels_by_name
+from adapters._shared.training.cleaning import labels_by_name
+from adapters._shared.training.examples import PLACEMENT, ExampleSource
 from bench.errors import InputError, UsageError
 from bench.geometry import Letterbox
 
@@ -211,7 +212,7 @@ def test_attributes_that_cannot_make_a_column_are_refused(tmp_path):
 
 
 def test_a_cached_image_is_decoded_once_and_cannot_be_written_to(tmp_path):
-    fixtures = written_set(tmp_path, [noise(8, 16)])
+    fixtures = written_set(tmp_path, [noise(32, 64)])
     kept, again = source(fixtures, cache="on"), source(fixtures, cache="off")
     first = kept[0].image_rgb_u8.copy()
     fixtures.samples[0].path.unlink()
@@ -224,7 +225,7 @@ def test_a_cached_image_is_decoded_once_and_cannot_be_written_to(tmp_path):
 
 def test_auto_caches_what_fits_the_limit(tmp_path):
     fixtures = written_set(tmp_path, [noise(8, 16)] * 2)
-    bytes_needed = 2 * 32 * 64 * 3
+    bytes_needed = 2 * 8 * 16 * 3  # kept as small as the files are
     assert source(fixtures, cache_limit_bytes=bytes_needed).cached
     assert not source(fixtures, cache_limit_bytes=bytes_needed - 1).cached
 
@@ -269,3 +270,26 @@ def test_the_camera_of_an_image_comes_with_each_of_its_boxes(tmp_path):
     examples = source(fixtures, attributes=("intrinsics",))
     np.testing.assert_array_equal(examples[0].attributes["intrinsics"], [[500, 510, 32, 24]])
     assert np.isnan(examples[1].attributes["intrinsics"]).all()
+
+
+def test_an_image_smaller_than_its_training_size_is_kept_small_and_shown_large(tmp_path):
+    small, tall, large = noise(24, 32), noise(90, 20), noise(128, 96)
+    fixtures = written_set(tmp_path, [small, tall, large], [note(1, [4, 6, 20, 12], depth_m=2.0)])
+    for cache in ("on", "off"):
+        source = ExampleSource(fixtures, LABEL_OF, 64, cache=cache, attributes=("depth_m",))
+        for _ in range(2):
+            kept, shown = source.kept(0), source[0]
+            np.testing.assert_array_equal(kept.image_rgb_u8, small)
+            assert kept.boxes_xyxy.tolist() == [[4, 6, 24, 18]]
+            assert source.size_hw(0) == shown.image_rgb_u8.shape[:2] == (48, 64)
+            np.testing.assert_array_equal(shown.image_rgb_u8, cv2.resize(small, (64, 48)))
+            assert shown.boxes_xyxy.tolist() == [[8, 12, 48, 36]]
+            assert shown.attributes[PLACEMENT].tolist() == [[[2, 0, 0], [0, 2, 0]]]
+            assert source.kept(1).image_rgb_u8.shape == source[1].image_rgb_u8.shape == (64, 14, 3)
+            assert source.kept(2).image_rgb_u8.shape == source[2].image_rgb_u8.shape == (64, 48, 3)
+
+
+def test_an_image_that_is_stretched_both_ways_is_kept_at_its_training_size(tmp_path):
+    fixtures = written_set(tmp_path, [noise(24, 96)], [note(1, [4, 6, 20, 12])])
+    source = ExampleSource(fixtures, LABEL_OF, 64, stretch=True)
+    assert source.kept(0).image_rgb_u8.shape == source[0].image_rgb_u8.shape == (64, 64, 3)

@@ -1,5 +1,6 @@
 """Joined images: each box stays on its object, and slivers are dropped."""
 
+import cv2
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,3 +115,17 @@ def test_labels_and_attributes_of_the_boxes_that_leave_leave_with_them():
 def test_slivers_are_dropped_and_everything_else_stays():
     moved = np.array([[0, 0, 10, 10], [-86, 0, 14, 10], [-84, 0, 16, 10], [0, 0, 1.9, 10], [0, 0, 2, 10]], float)
     np.testing.assert_array_equal(visible_rows(moved, np.clip(moved, 0, 64)), [0, 2, 4])
+
+
+def test_parts_of_another_size_than_their_images_lie_as_if_they_had_been_enlarged_first():
+    small = with_rectangle((16, 32), (4, 4, 20, 12))
+    large = Example(
+        image_rgb_u8=cv2.resize(small.image_rgb_u8, (64, 32), interpolation=cv2.INTER_NEAREST),
+        boxes_xyxy=small.boxes_xyxy * 2,
+        labels=small.labels,
+    )
+    enlarged = mosaic([large] * 4, SIDE, zoom=1.3, meet_xy=(30, 34))
+    at_once = mosaic([small] * 4, SIDE, zoom=1.3, meet_xy=(30, 34), sizes_hw=[(32, 64)] * 4)
+    np.testing.assert_allclose(at_once.boxes_xyxy, enlarged.boxes_xyxy, atol=1e-4)
+    differ = np.abs(at_once.image_rgb_u8.astype(int) - enlarged.image_rgb_u8) > 128
+    assert differ.mean() < 0.02

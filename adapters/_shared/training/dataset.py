@@ -67,10 +67,14 @@ class TrainingSet:
         if closing or rng.random() >= self.augmentation.mosaic:
             return self._single(self.source[index], rng)
         # every part shows the corner that lies at the meeting point: the places are shuffled, so that all corners do
-        chosen = rng.permutation([index, *rng.integers(len(self), size=3)])
+        chosen = [int(i) for i in rng.permutation([index, *rng.integers(len(self), size=3)])]
         zoom = 1 + self.augmentation.scale * rng.uniform(-1, 1)
         meet_xy = np.rint(self.side_px * (0.5 + MEETING_SPREAD * rng.uniform(-1, 1, 2))).astype(int)
         joined = mosaic(
-            [self.source[int(i)] for i in chosen], self.side_px, zoom=zoom, meet_xy=(int(meet_xy[0]), int(meet_xy[1]))
+            [self.source.kept(i) for i in chosen],
+            self.side_px,
+            zoom=zoom,
+            meet_xy=(int(meet_xy[0]), int(meet_xy[1])),
+            sizes_hw=[self.source.size_hw(i) for i in chosen],
         )
         return self._joined(joined, rng)

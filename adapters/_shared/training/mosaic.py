@@ -25,7 +25,14 @@ MIN_VISIBLE = 0.15
 detector that learns to report slivers does so on every image edge."""
 
 
-def mosaic(parts: Sequence[Example], side_px: int, *, zoom: float, meet_xy: tuple[int, int]) -> Example:
+def mosaic(
+    parts: Sequence[Example],
+    side_px: int,
+    *,
+    zoom: float,
+    meet_xy: tuple[int, int],
+    sizes_hw: Sequence[tuple[int, int]] | None = None,
+) -> Example:
     """Join four images whose inner corners meet in one point.
 
     Args:
@@ -33,6 +40,7 @@ def mosaic(parts: Sequence[Example], side_px: int, *, zoom: float, meet_xy: tupl
         side_px: S.
         zoom: of all parts.
         meet_xy: where they meet, canvas pixels.
+        sizes_hw: of the parts before the zoom; None: those of their images.
 
     Returns:
         An example of (S, S, 3); boxes are cut at the canvas, `MIN_SIDE_PX` and `MIN_VISIBLE` hold.
@@ -42,7 +50,8 @@ def mosaic(parts: Sequence[Example], side_px: int, *, zoom: float, meet_xy: tupl
     for number, part in enumerate(parts):
         height, width = part.image_rgb_u8.shape[:2]
         # whole pixels, so that seams are sharp: the gain of each axis is what the rounded size says
-        size_wh = (max(round(width * zoom), 1), max(round(height * zoom), 1))
+        nominal_h, nominal_w = sizes_hw[number] if sizes_hw else (height, width)
+        size_wh = (max(round(nominal_w * zoom), 1), max(round(nominal_h * zoom), 1))
         image = part.image_rgb_u8
         if size_wh != (width, height):
             image = cv2.resize(image, size_wh, interpolation=cv2.INTER_LINEAR)

@@ -14,9 +14,10 @@ import torch
 from adapters._shared.checkpoints import read_facts, read_state_dict
 from adapters._shared.training.augment import Augmentation
 from adapters._shared.training.checkpoint import BEST_FILE, FACTS, POSITION, read_resumable
+from adapters._shared.training.cleaning import CAMERA, labels_by_name
 from adapters._shared.training.dataset import TrainingSet
 from adapters._shared.training.evaluate import Judge
-from adapters._shared.training.examples import CAMERA, ExampleSource, labels_by_name
+from adapters._shared.training.examples import ExampleSource
 from adapters._shared.training.fit import fit
 from adapters._shared.training.runfolder import (
     CONFIG_FILE,
