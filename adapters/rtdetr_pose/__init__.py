@@ -24,7 +24,9 @@ MAX_DETECTIONS = 50
 DISPLAY_THRESHOLD = 0.3
 """Upstream's threshold: for showing detections. Evaluation emits all above ``ModelSpec.score_floor``."""
 FLOAT_NODES = (r"^/(head|offset_head|k_head|keypoint_head)/", r"^/[^/]+$")
-"""The linear layers of the heads, and nodes directly in the network's scope (boxes relative to their cells)."""
+"""The linear layers of the heads, and nodes directly in the network's scope (boxes relative to proposals)."""
+PROPOSAL_FLOAT_NODES = (r"^/proposals/((box/box|cls/cls)\.1/|place/|[^/]+$)",)
+"""The last layers of the proposals, and what turns their numbers into boxes."""
 FACTS_RECIPE = (
     'python -c "import json; from safetensors.torch import load_file, save_file; '
     "save_file(load_file('IN.safetensors'), 'OUT.safetensors', {'parity': json.dumps("
@@ -84,7 +86,7 @@ def make_spec(
         background={"logits": config.classes},
         keypoint_names=KEYPOINT_NAMES if known else (),
         oks_sigmas=KEYPOINT_SIGMAS if known else (sum(KEYPOINT_SIGMAS) / len(KEYPOINT_SIGMAS),) * config.keypoints,
-        float_nodes=FLOAT_NODES,
+        float_nodes=FLOAT_NODES + (PROPOSAL_FLOAT_NODES if config.proposals else ()),
         parameters=config.parameters,
         licence="Apache-2.0",
         origin="own implementation of the YOLOZU rtdetr_pose architecture from a description of its layers",

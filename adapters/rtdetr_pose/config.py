@@ -12,8 +12,12 @@ STRIDES_PX = (8, 16, 32)
 FLOAT32_BYTES = 4
 ATTENTION_COPIES = 2
 """Score matrices alive at once where a runtime does not fuse attention: before and after the softmax."""
-TRAINING_PREFIXES = ("denoise.", "dense.")
-"""State-dict keys that only training needs (`denoise.Denoising`, `dense.DenseHead`)."""
+BINS = 16
+"""Of the distance from a cell's centre to a side of the box that it proposes, 0 to 15 cells (arXiv 2006.04388)."""
+BOX_WIDTH = 64
+"""Channels of the branch that proposes boxes."""
+TRAINING_PREFIXES = ("denoise.",)
+"""State-dict keys that only training needs (`denoise.Denoising`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +46,10 @@ class NetworkConfig:
     """Residual blocks per level."""
     token_levels: tuple[int, ...]
     """Levels whose cells become tokens; the others reach the tokens through the pyramid only."""
-    anchored: bool = False
-    """Queries start from image features pooled on a square grid, and boxes are relative to its cells."""
+    proposals: bool = False
+    """Queries are the cells of a square grid and start from the class and the box that their own cell tells."""
+    query_level: int = 1
+    """Level that lies under that grid."""
     keypoints: int = 0
     """Keypoints per object; 0 for no such head."""
     log_sigma: bool = False
@@ -58,8 +64,8 @@ class NetworkConfig:
             raise UsageError(
                 f"network {self.name}: hidden {self.hidden} must be a multiple of 4 and of heads ({self.heads})"
             )
-        if self.anchored and self.query_grid**2 != self.queries:
-            raise UsageError(f"network {self.name}: anchored queries must be a square number, got {self.queries}")
+        if self.proposals and self.query_grid**2 != self.queries:
+            raise UsageError(f"network {self.name}: proposed queries must be a square number, got {self.queries}")
         if not self.token_levels or set(self.token_levels) - {0, 1, 2}:
             raise UsageError(f"network {self.name}: token_levels must name levels 0, 1, 2, got {self.token_levels}")
 
@@ -96,6 +102,9 @@ class NetworkConfig:
         between = convolution(d, inner) + convolution(inner, d)
         total += self.encoder_layers * (attention + between + 2 * norm)
         total += self.decoder_layers * (2 * attention + between + 3 * norm) + self.queries * d
+        if self.proposals:
+            total += convolution(d, BOX_WIDTH, 3) + convolution(BOX_WIDTH, 4 * BINS)
+            total += convolution(d, d, 3) + convolution(d, self.classes) + convolution(4, d) + convolution(d, d)
         outputs = self.classes + 1 + 4 + 1 + 6 + 2 + 4 + 2 * self.keypoints + 2 * self.log_sigma
         return total + convolution(d, outputs)
 
@@ -162,17 +171,17 @@ _BASE = NetworkConfig(
 _TINY = NetworkConfig(
     name="tiny",
     classes=8,
-    queries=100,
+    queries=400,
     hidden=96,
     heads=4,
     feedforward=256,
     encoder_layers=1,
-    decoder_layers=2,
+    decoder_layers=1,
     stem=(16, 32),
-    stages=(32, 64, 128),
-    bottlenecks=(1, 2, 1),
-    token_levels=(1, 2),
-    anchored=True,
+    stages=(64, 128, 256),
+    bottlenecks=(1, 2, 2),
+    token_levels=(2,),
+    proposals=True,
     keypoints=17,
 )
 NETWORKS: Mapping[str, NetworkConfig] = {"base": _BASE, "tiny": _TINY}
@@ -229,6 +238,8 @@ class LossConfig:
     """Cross entropy over classes and background."""
     background: float = 1.0
     """Weight of queries without an object in that cross entropy; 1 lets them drown the others."""
+    soft_classes: bool = False
+    """A matched query is to be as sure as its box is right (its IoU), and the cross entropy is a sum per object."""
     focal_gamma: float = 0.0
     """Focusing exponent of that cross entropy."""
     box: float = 1.0
@@ -251,10 +262,12 @@ class LossConfig:
     """L1 of keypoints, in roots of the box area."""
     auxiliary: float = 0.0
     """Weight of the same loss on every earlier decoder layer."""
-    dense: float = 0.0
-    """Weight of classes and boxes told by every cell of the pyramid; needs a network built for it (`dense`)."""
-    dense_repeats: int = 4
-    """Cells that each object teaches there (repeated truths, arXiv 2207.13080)."""
+    proposals: float = 1.0
+    """Weight of the loss of the proposals, of a network that has them."""
+    proposals_top_k: int = 10
+    """Cells that each object teaches there."""
+    decoder_gradient: float = 1.0
+    """Share of the decoder's gradient that reaches the features of a network with proposals."""
     denoising_groups: int = 0
     """Groups of noised truths that the decoder must restore (arXiv 2203.01305); needs a network built for it."""
     denoising_box: float = 0.4
@@ -285,22 +298,32 @@ LOSSES: Mapping[str, LossConfig] = {
         translation_relative=True,
         keypoints=0.1,
         auxiliary=1.0,
-        dense=1.0,
         denoising_groups=3,
     ),
 }
 """``original`` is the upstream recipe: background at full weight, no GIoU, last layer only, no denoising.
 
-Denoising is on by default because tiny then learns 64 images by heart several times as fast (see the README).
+With learned queries ``default`` keeps the background at a tenth and restores noised truths. Queries that start from
+proposals need neither: their scores and boxes are near from the start.
 """
+_OF_PROPOSED = {
+    "background": 1.0,
+    "soft_classes": True,
+    "denoising_groups": 0,
+    "decoder_gradient": 0.1,
+    "rotation": 1.0,
+    "offsets": 1.0,
+    "keypoints": 1.0,
+}
 
 
-def loss_config(recipe: str) -> LossConfig:
-    """Return a loss by the name of its recipe.
+def loss_config(recipe: str, *, proposals: bool = False) -> LossConfig:
+    """Return a loss by the name of its recipe, for a network with or without proposals.
 
     Raises:
         UsageError: unknown name.
     """
     if recipe not in LOSSES:
         raise UsageError(f"rtdetr_pose has no recipe {recipe!r}.{did_you_mean(recipe, LOSSES)}")
-    return LOSSES[recipe]
+    loss = LOSSES[recipe]
+    return replace(loss, **_OF_PROPOSED) if proposals and recipe == "default" else loss  # type: ignore[arg-type]

@@ -6,14 +6,17 @@ B batch, Q queries, M padded objects, N matched pairs, K keypoints.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from adapters._shared.training.anchors import Anchors, anchor_loss
+from adapters._shared.training.assign import iou
 from adapters.rtdetr_pose.config import LossConfig
 from adapters.rtdetr_pose.matcher import Matching, generalized_iou, match, xyxy_from_cxcywh
+from adapters.rtdetr_pose.proposals import taught_less
 from adapters.rtdetr_pose.rotations import check_symmetries, matrix_from_rot6d, symmetric_angle
 from adapters.rtdetr_pose.truth import Known, check_truth, known_of, unplaced_points
 from bench.errors import ContractError
@@ -23,6 +26,19 @@ if TYPE_CHECKING:
     from adapters.rtdetr_pose.denoise import Noised
     from adapters.rtdetr_pose.heads import Outputs
     from adapters.rtdetr_pose.model import RtDetrPose
+    from adapters.rtdetr_pose.proposals import Proposals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProposalGains:
+    """Weights of the parts of the proposals' loss: those of a one-stage detector."""
+
+    box: float = 7.5
+    classes: float = 0.5
+    dfl: float = 1.5
+
+
+PROPOSAL_GAINS = ProposalGains()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +52,8 @@ class Raw:
     noised: Noised | None
     image_hw: tuple[int, int]
     """Of the network input, pixels."""
-    dense: tuple[Tensor, Tensor] | None = None
-    """Logits and raw boxes of the cells of the pyramid."""
+    proposed: Anchors | None = None
+    """What the cells say that the queries start from."""
 
 
 class PoseLoss:
@@ -79,23 +95,21 @@ class PoseLoss:
                 raise ContractError("denoising_groups needs a network built with denoising=True")
             noised = network.denoise(truth, image_hw, self.config)
         pyramid = network.pyramid(images)
-        dense = None
-        if self.config.dense:
-            if network.dense is None:
-                raise ContractError("a dense loss needs a network built with dense=True")
-            dense = network.dense(pyramid)
+        proposals = network.propose(pyramid)
+        if proposals is not None:
+            pyramid = [taught_less(level, self.config.decoder_gradient) for level in pyramid]
         return Raw(
-            layers=network.layers(pyramid, noised),
+            layers=network.layers(pyramid, proposals, noised),
             queries=network.config.queries,
             noised=noised,
-            dense=dense,
+            proposed=None if proposals is None else _anchors(network, proposals, image_hw),
             image_hw=image_hw,
         )
 
     def judge(self, raw: Raw, truth: Truth) -> tuple[Tensor, dict[str, Tensor]]:
         """Return a scalar with a gradient, and its detached parts.
 
-        They are those of the last layer by name, ``auxiliary`` and ``denoising``.
+        They are those of the last layer by name, ``auxiliary``, ``denoising`` and ``proposals``.
 
         Raises:
             ContractError: an output that is not finite.
@@ -114,20 +128,11 @@ class PoseLoss:
             losses = [_sum(self._parts(r, truth, raw.image_hw, raw.noised.matching)) for r in restored]
             denoising = torch.stack(losses).mean()
             total, parts["denoising"] = total + denoising, denoising.detach()
-        if raw.dense is not None:
-            dense = self.config.dense * self._dense(*raw.dense, truth, raw.image_hw)
-            total, parts["dense"] = total + dense, dense.detach()
+        if raw.proposed is not None:
+            found = anchor_loss(raw.proposed, truth, self.config.proposals_top_k, PROPOSAL_GAINS)
+            proposals = self.config.proposals * _sum(found)
+            total, parts["proposals"] = total + proposals, proposals.detach()
         return total, parts
-
-    def _dense(self, logits: Tensor, bbox: Tensor, truth: Truth, image_hw: tuple[int, int]) -> Tensor:
-        """Classes and boxes of the cells, every object repeated before the matching."""
-        times, objects = self.config.dense_repeats, truth.labels.shape[1]
-        labels = truth.labels.repeat(1, times)
-        targets = cxcywh_shares(truth.boxes_xyxy.float(), bbox.new_tensor([image_hw[1], image_hw[0]]))
-        logits, bbox = logits.float(), bbox.float()
-        found = match(logits, bbox, labels, targets.repeat(1, times, 1), self.config)
-        matching = replace(found, object_=found.object_ % max(objects, 1))
-        return _sum(self._detection(logits, bbox, matching, truth.labels, targets, self.config.background))
 
     def _parts(
         self, outputs: Outputs, truth: Truth, image_hw: tuple[int, int], matching: Matching | None
@@ -155,8 +160,13 @@ class PoseLoss:
         """Weighted parts of classes and boxes; ``labels`` (B, M) and ``targets`` (B, M, 4) are of all objects."""
         config, to = self.config, (matching.image, matching.object_)
         boxes, wanted, pairs = bbox[matching.image, matching.query].sigmoid(), targets[to], max(len(matching), 1)
+        if config.soft_classes:
+            sure = iou(xyxy_from_cxcywh(boxes.detach()), xyxy_from_cxcywh(wanted))
+            classes = soft_class_loss(logits, matching, labels[to], sure, unmatched)
+        else:
+            classes = class_loss(logits, matching, labels[to], unmatched, config.focal_gamma)
         parts = {
-            "classes": config.classes * class_loss(logits, matching, labels[to], unmatched, config.focal_gamma),
+            "classes": config.classes * classes,
             "box": config.box * (boxes - wanted).abs().sum() / pairs,
         }
         if config.giou:
@@ -222,6 +232,15 @@ class PoseLoss:
 _TINY = 1e-6
 
 
+def _anchors(network: RtDetrPose, proposals: Proposals, image_hw: tuple[int, int]) -> Anchors:
+    """The proposals for images of this size, in float32 and in the words of their loss."""
+    assert network.proposals is not None
+    side_logits, logits = proposals.side_logits.float(), proposals.logits.float()
+    centres, grid = network.proposals.centres(logits), network.proposals.grid
+    cell_px = centres.new_tensor([image_hw[1] / grid, image_hw[0] / grid])
+    return Anchors(side_logits, logits, centres, cell_px.expand_as(centres))
+
+
 def _sum(parts: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(tuple(parts.values())).sum()
 
@@ -267,6 +286,30 @@ def class_loss(logits: Tensor, matching: Matching, labels: Tensor, unmatched: fl
     if focal_gamma:
         loss = loss * (1 - log_p.exp()).clamp(min=0) ** focal_gamma
     return (loss * weight).sum() / weight.sum().clamp(min=_TINY)
+
+
+def soft_class_loss(logits: Tensor, matching: Matching, labels: Tensor, sure: Tensor, unmatched: float) -> Tensor:
+    """Cross entropy of all queries (B, Q, C + 1) less its smallest value, summed and divided by the matched ones.
+
+    With a mean over all queries, those without an object would drown the others; with a small weight for them, two
+    queries of one object would both be sure.
+
+    Args:
+        logits: background last.
+        matching: queries with an object; the others belong to the background.
+        labels: (N,) of the matched objects.
+        sure: (N,) 0 to 1: what the class is to get, the background gets the rest (an IoU, as in arXiv 2008.13367).
+        unmatched: weight of the others.
+    """
+    at, background = (matching.image, matching.query), logits.shape[-1] - 1
+    target = torch.zeros_like(logits)
+    target[..., background] = 1
+    target[(*at, torch.full_like(labels, background))] = 1 - sure
+    target[(*at, labels)] = sure
+    weight = torch.full(logits.shape[:2], unmatched, dtype=logits.dtype, device=logits.device)
+    weight[at] = 1
+    excess = (torch.special.xlogy(target, target) - target * logits.log_softmax(-1)).sum(-1)
+    return (excess * weight).sum() / max(len(matching), 1)
 
 
 def keypoint_loss(shares: Tensor, xyv: Tensor, box_cxcywh: Tensor, size: Tensor) -> Tensor:

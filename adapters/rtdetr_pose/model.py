@@ -1,17 +1,17 @@
-"""The network: images to raw outputs per query. Learned (or grid-anchored) queries, dense attention, no selection."""
+"""The network: images to raw outputs per query. Learned or proposed queries, dense attention, no selection."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from adapters.rtdetr_pose.blocks import FPNPAN, CSPResNet
 from adapters.rtdetr_pose.config import STRIDES_PX, NetworkConfig
 from adapters.rtdetr_pose.heads import IntrinsicsHead, KeypointHead, MainHead, OffsetHead, Outputs
+from adapters.rtdetr_pose.proposals import ProposalHead, Proposals
 from adapters.rtdetr_pose.transformer import DecoderStack, EncoderStack, position_encoding
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 BACKGROUND_PRIOR = 0.9
 """Share of the background in the scores of a fresh network: most queries match nothing."""
-ANCHOR_SIZE = 0.15
-"""Width and height of an anchored query's box before training, share of the image."""
 
 
 class Projector(nn.Module):
@@ -79,10 +77,9 @@ class RtDetrPose(nn.Module):
     Args:
         config: sizes; ``base`` gives the official state dict.
         denoising: add the embeddings of noised truths (`denoise.Denoising`), which only training uses.
-        dense: add the heads of the tokens (`dense.DenseHead`), which only training uses.
     """
 
-    def __init__(self, config: NetworkConfig, *, denoising: bool = False, dense: bool = False) -> None:
+    def __init__(self, config: NetworkConfig, *, denoising: bool = False) -> None:
         super().__init__()
         self.config = config
         self.backbone = CSPResNet(config.stem, config.stages, config.bottlenecks)
@@ -93,16 +90,12 @@ class RtDetrPose(nn.Module):
         self.offset_head = OffsetHead(config.hidden)
         self.k_head = IntrinsicsHead(config.hidden)
         self.keypoint_head = KeypointHead(config.hidden, config.keypoints) if config.keypoints else None
+        self.proposals = ProposalHead(config) if config.proposals else None
         self.denoise: nn.Module | None = None
         if denoising:
             from adapters.rtdetr_pose.denoise import Denoising
 
             self.denoise = Denoising(config)
-        self.dense: nn.Module | None = None
-        if dense:
-            from adapters.rtdetr_pose.dense import DenseHead
-
-            self.dense = DenseHead(config)
         self._initialise()
 
     @property
@@ -116,7 +109,8 @@ class RtDetrPose(nn.Module):
         Raises:
             InputError: an image size that does not fit, or whose attention exceeds the limit of the config.
         """
-        return tuple(self.layers(self.pyramid(images))[-1].named().values())
+        pyramid = self.pyramid(images)
+        return tuple(self.layers(pyramid, self.propose(pyramid))[-1].named().values())
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) RGB in 0..1 -> (B, D, h, w) at strides 8, 16, 32.
@@ -127,69 +121,58 @@ class RtDetrPose(nn.Module):
         self.config.check_image_hw((int(images.shape[2]), int(images.shape[3])))
         return self.encoder.pyramid(self.backbone(images))
 
-    def layers(self, pyramid: list[Tensor], noised: Noised | None = None) -> list[Outputs]:
+    def propose(self, pyramid: list[Tensor]) -> Proposals | None:
+        """Class and box of every cell of the query grid; None where queries are learned."""
+        return None if self.proposals is None else self.proposals(pyramid[self.config.query_level])
+
+    def layers(
+        self, pyramid: list[Tensor], proposals: Proposals | None = None, noised: Noised | None = None
+    ) -> list[Outputs]:
         """Outputs of every decoder layer, the last one last.
 
         Args:
             pyramid: of the images.
+            proposals: of the same; what the network's own queries start from, unless they are learned.
             noised: further queries made from the truth; they come after the network's own, which do not see them.
         """
         memory = self.encoder(pyramid)
-        queries, anchors = self._queries(memory, pyramid)
-        blocked = None
+        queries = self.query_embed.weight.expand(memory.shape[0], -1, -1)
+        logits = anchors = blocked = None
+        if proposals is not None and self.proposals is not None:
+            logits, anchors = proposals.logits.detach(), proposals.bbox.detach()
+            logits = torch.cat((logits, torch.zeros_like(logits[..., :1])), 2)  # nothing about the background
+            cells = pyramid[self.config.query_level]
+            queries = queries + self.proposals.at_cells(cells) + self.proposals.place(anchors)
         if noised is not None:
-            queries = torch.cat((queries, noised.queries), 1)
-            if anchors is not None:
-                anchors = torch.cat((anchors.expand(len(memory), -1, -1), noised.anchors), 1)
-            blocked = noised.blocked
-        return [self._predict(decoded, anchors) for decoded in self.decoder(queries, memory, blocked)]
+            queries, blocked = torch.cat((queries, noised.queries), 1), noised.blocked
+            if logits is not None and anchors is not None:
+                unknown = logits.new_zeros(len(logits), noised.queries.shape[1], logits.shape[2])
+                logits = torch.cat((logits, unknown), 1)
+                anchors = torch.cat((anchors, noised.anchors), 1)
+        return [self._predict(decoded, logits, anchors) for decoded in self.decoder(queries, memory, blocked)]
 
-    def _queries(self, memory: Tensor, pyramid: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Start of the queries (B, Q, D), and raw boxes (1, Q, 4) that predictions are relative to, or None."""
-        learned = self.query_embed.weight
-        if not self.config.anchored:
-            return learned.expand(memory.shape[0], -1, -1), None
-        level = pyramid[self.config.token_levels[-1]]
-        height, width = int(level.shape[2]), int(level.shape[3])
-        grid = self.config.query_grid
-        cells = memory[:, -height * width :]
-        if (height, width) != (grid, grid):
-            maps = cells.transpose(1, 2).unflatten(2, (height, width))
-            maps = functional.interpolate(maps, size=(grid, grid), mode="bilinear", align_corners=False)
-            cells = maps.flatten(2).transpose(1, 2)
-        return cells + learned, torch.as_tensor(grid_boxes(grid), dtype=memory.dtype, device=memory.device)
-
-    def _predict(self, decoded: Tensor, anchors: Tensor | None) -> Outputs:
+    def _predict(self, decoded: Tensor, logits: Tensor | None, anchors: Tensor | None) -> Outputs:
+        """Outputs of one layer, relative to class logits (B, Q, C + 1) and raw boxes (B, Q, 4) where there are any."""
         found = self.head(decoded)
-        if anchors is not None:
-            found["bbox"] = found["bbox"] + anchors
+        if logits is not None and anchors is not None:
+            found["logits"], found["bbox"] = found["logits"] + logits, found["bbox"] + anchors
         if self.keypoint_head is not None:
             found["keypoints"] = self.keypoint_head(decoded, found["bbox"].detach() if anchors is not None else None)
         own = decoded if decoded.shape[1] == self.config.queries else decoded[:, : self.config.queries]
         return Outputs(offsets=self.offset_head(decoded), k_delta=self.k_head(own), **found)
 
     def _initialise(self) -> None:
-        """Values to train from: rare foreground, boxes near their anchors, rotations near the identity."""
+        """Values to train from: rare foreground, boxes near their proposals, rotations near the identity."""
         classes = self.config.classes
         nn.init.normal_(self.encoder.level_embed, std=0.02)
         nn.init.zeros_(self.head.cls.bias)
         with torch.no_grad():
-            self.head.cls.bias[classes] = float(np.log(BACKGROUND_PRIOR / ((1 - BACKGROUND_PRIOR) / classes)))
+            self.head.cls.bias[classes] = math.log(BACKGROUND_PRIOR / ((1 - BACKGROUND_PRIOR) / classes))
             self.head.rot6d.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))
-        if self.config.anchored:
+        if self.config.proposals:
             nn.init.normal_(self.query_embed.weight, std=0.02)
             nn.init.normal_(self.head.box.weight, std=0.01)
             nn.init.zeros_(self.head.box.bias)
-
-
-def grid_boxes(cells: int) -> np.ndarray:
-    """(1, cells^2, 4) raw (before the sigmoid) centre x, y, width, height of a square grid, row by row."""
-    middle = (np.arange(cells) + 0.5) / cells
-    y, x = np.meshgrid(middle, middle, indexing="ij")
-    size = np.full(cells * cells, ANCHOR_SIZE)
-    shares = np.stack((x.ravel(), y.ravel(), size, size), 1)[None]
-    raw: np.ndarray = np.log(shares / (1 - shares))
-    return raw
 
 
 def spread(network: RtDetrPose) -> None:
@@ -204,7 +187,7 @@ def spread(network: RtDetrPose) -> None:
             assert module.running_var is not None
             nn.init.normal_(module.running_mean, 0, 0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
-    nn.init.normal_(network.query_embed.weight, 0, 1.5 if not network.config.anchored else 0.5)
+    nn.init.normal_(network.query_embed.weight, 0, 1.5 if network.proposals is None else 0.5)
     nn.init.normal_(network.encoder.level_embed, 0, 0.5)
     nn.init.normal_(network.head.cls.weight, 0, 0.25)
     nn.init.normal_(network.head.cls.bias, 0, 0.3)

@@ -95,7 +95,7 @@ class RtDetrPoseRecipe:
         assert isinstance(config, PoseTrainConfig)
         points = keypoint_names(train)
         network = replace(network_config(config.network, classes=len(class_names)), keypoints=len(points))
-        loss = loss_config(config.recipe)
+        loss = loss_config(config.recipe, proposals=network.proposals)
         side = config.image_size
         spec = make_spec(
             self.spec.name,
@@ -110,7 +110,7 @@ class RtDetrPoseRecipe:
             assert isinstance(module, RtDetrPose)
             return judge.forward(module, images, with_points(truth))
 
-        fresh = RtDetrPose(network, denoising=loss.denoising_groups > 0, dense=loss.dense > 0)
+        fresh = RtDetrPose(network, denoising=loss.denoising_groups > 0)
         if config.recipe != "original":
             start_from_contrast(fresh.backbone.stem)
         return Task(

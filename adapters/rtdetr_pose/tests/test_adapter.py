@@ -52,13 +52,13 @@ def test_the_adapter_is_one_and_its_spec_describes_raw_outputs_per_query():
     assert "rtdetr_pose" in adapter_names()
     assert str(adapter.spec.inputs[0]) == "images float32 (batch, 3, 320, 320)"
     assert list(map(str, adapter.spec.outputs)) == [
-        "logits float32 (batch, 100, 9)",
-        "bbox float32 (batch, 100, 4)",
-        "log_z float32 (batch, 100, 1)",
-        "rot6d float32 (batch, 100, 6)",
-        "offsets float32 (batch, 100, 2)",
+        "logits float32 (batch, 400, 9)",
+        "bbox float32 (batch, 400, 4)",
+        "log_z float32 (batch, 400, 1)",
+        "rot6d float32 (batch, 400, 6)",
+        "offsets float32 (batch, 400, 2)",
         "k_delta float32 (batch, 4)",
-        "keypoints float32 (batch, 100, 34)",
+        "keypoints float32 (batch, 400, 34)",
     ]
     assert [str(o) for o in base_adapter.spec.outputs][:2] == [
         "logits float32 (batch, 300, 81)",
@@ -109,10 +109,10 @@ def test_weights_of_another_config_or_class_count_are_refused(tmp_path):
 
 def test_what_only_training_needs_is_left_out_when_weights_are_loaded(tmp_path):
     with torch.random.fork_rng(devices=[]):
-        full = RtDetrPose(network_config("tiny"), denoising=True, dense=True).state_dict()
-    assert {"denoise.label.weight", "dense.cls.weight"} <= set(full)
+        full = RtDetrPose(network_config("tiny"), denoising=True).state_dict()
+    assert "denoise.label.weight" in full
     built = adapter.build(saved(tmp_path, full))
-    assert not any(key.startswith(("denoise.", "dense.")) for key in built.state_dict())
+    assert not any(key.startswith("denoise.") for key in built.state_dict())
     torch.testing.assert_close(built.head.cls.weight, full["head.cls.weight"])
 
 
@@ -132,7 +132,7 @@ def test_weights_decide_classes_and_input_size(tmp_path):
     assert fitted.spec.class_names == ("cat", "dog")
     assert fitted.spec.image_hw == (256, 384)
     assert fitted.spec.name == "rtdetr_pose"
-    assert str(fitted.spec.outputs[0]) == "logits float32 (batch, 100, 3)"
+    assert str(fitted.spec.outputs[0]) == "logits float32 (batch, 400, 3)"
     assert fitted.build(path).classes == 2
     with pytest.raises(InputError, match="name 3 classes and have 2"):
         adapter.fitted(saved(tmp_path, state, class_names=["a", "b", "c"]))
@@ -182,13 +182,15 @@ def test_the_exported_nodes_are_named_by_module_and_the_float_ones_are_the_heads
     assert not kinds & {"BatchNormalization", "TopK", "Sin", "Cos", "ReduceVariance"}
     assert [d.dim_param or d.dim_value for d in graph.input[0].type.tensor_type.shape.dim] == ["batch", 3, 64, 64]
     names = {n.name for n in graph.node}
-    for name in ("/backbone/stem/stem.0/conv/Conv", "/decoder/decoder/layers.1/linear1/MatMul", "/head/cls/MatMul"):
+    for name in ("/backbone/stem/stem.0/conv/Conv", "/decoder/decoder/layers.0/linear1/MatMul", "/head/cls/MatMul"):
         assert name in names
-    assert sum(n.op_type == "LayerNormalization" for n in graph.node) == 8
+    assert sum(n.op_type == "LayerNormalization" for n in graph.node) == 5
     kept = {n.name for n in graph.node if any(re.search(p, n.name) for p in model.spec.float_nodes)}
     for head in ("head/cls", "head/box", "head/log_z", "head/rot6d", "offset_head/offset", "keypoint_head/keypoints"):
         assert f"/{head}/MatMul" in kept
     assert "/k_head/delta/Gemm" in kept
+    assert {"/proposals/box/box.1/Conv", "/proposals/cls/cls.1/Conv", "/proposals/Softmax"} <= kept
+    assert {"/proposals/box/box.0/conv/Conv", "/proposals/cls/cls.0/conv/Conv"} <= names - kept
     assert not any("linear1" in name or "/conv/" in name for name in kept)
 
 

@@ -28,7 +28,7 @@ def test_a_config_of_the_network_is_accepted(config):
     ("config", "told"),
     [
         ({"model": {"num_classes": 80}}, "base.json is the config of another network: num_classes 80"),
-        ({"num_queries": 300, "hidden_dim": 256}, "num_queries 300, the weights have 100; hidden_dim 256"),
+        ({"num_queries": 300, "hidden_dim": 256}, "num_queries 300, the weights have 400; hidden_dim 256"),
         ({"name": "base"}, "name base, the weights have tiny"),
         ({"image_size": 640}, r"image_size 640, the weights are for \[320, 320\]"),
         ({"class_names": ["dog"]}, "class_names"),

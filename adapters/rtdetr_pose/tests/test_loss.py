@@ -87,7 +87,7 @@ def test_the_original_recipe_weighs_the_parts_as_upstream_does():
         "recipe": "original", "match_class": 1.0, "match_box": 5.0, "match_giou": 0.0, "classes": 1.0,
         "background": 1.0, "focal_gamma": 0.0, "box": 1.0, "giou": 0.0, "log_z": 1.0, "rotation": 1.0, "offsets": 1.0,
         "k_delta": 1.0, "translation": 0.1, "translation_relative": False, "keypoints": 0.0, "auxiliary": 0.0,
-        "dense": 0.0, "dense_repeats": 4,
+        "soft_classes": False, "proposals": 1.0, "proposals_top_k": 10, "decoder_gradient": 1.0,
         "denoising_groups": 0, "denoising_box": 0.4, "denoising_label": 0.2,
     }  # fmt: skip
 
@@ -240,7 +240,7 @@ def test_the_order_of_objects_and_of_queries_and_padding_change_nothing(seed):
 @pytest.mark.parametrize("most", [0, 2])
 @pytest.mark.parametrize("config", [ORIGINAL, DEFAULT])
 def test_images_without_objects_teach_background_and_have_a_finite_gradient(most, config):
-    network = RtDetrPose(network_config("tiny", classes=CLASSES), denoising=True, dense=True).train()
+    network = RtDetrPose(network_config("tiny", classes=CLASSES), denoising=True).train()
     attributes = {"rotation": torch.zeros(2, most, 3, 3), "depth_m": torch.zeros(2, most)}
     truth = Truth(torch.zeros(2, most, 4), torch.full((2, most), -1), attributes)
     total, parts = PoseLoss(config)(network, torch.rand(2, 3, 64, 64), truth)
@@ -254,7 +254,7 @@ def test_images_without_objects_teach_background_and_have_a_finite_gradient(most
 def test_every_parameter_of_the_network_learns_something(config):
     torch.manual_seed(0)
     sigma = replace(network_config("tiny", classes=CLASSES), log_sigma=True)
-    network = RtDetrPose(sigma, denoising=bool(config.denoising_groups), dense=bool(config.dense)).train()
+    network = RtDetrPose(sigma, denoising=bool(config.denoising_groups)).train()
     truth = full_truth()
     truth.attributes["keypoints"] = torch.tensor([50.0, 50, 2]).expand(1, 3, 17, 3)
     truth.attributes["rotation"][0] = torch.from_numpy(Rotation.random(3, np.random.default_rng(0)).as_matrix())
@@ -267,7 +267,7 @@ def test_every_parameter_of_the_network_learns_something(config):
 
 def test_a_step_on_the_same_images_again_and_again_finds_the_objects():
     torch.manual_seed(0)
-    network = RtDetrPose(network_config("tiny", classes=CLASSES), denoising=True, dense=True).train()
+    network = RtDetrPose(network_config("tiny", classes=CLASSES), denoising=True).train()
     images = torch.rand(2, 3, 64, 64)
     boxes = torch.tensor([[[5.0, 5, 30, 30], [35, 30, 60, 60]], [[20, 10, 50, 40], [0, 0, 0, 0]]])
     truth = Truth(boxes, torch.tensor([[0, 1], [2, -1]]), {"depth_m": torch.tensor([[1.0, 2], [3, 0]])})

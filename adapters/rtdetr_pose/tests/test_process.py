@@ -14,7 +14,7 @@ from adapters.rtdetr_pose import adapter
 from adapters.rtdetr_pose.process import class_scores, matrix_from_rot6d, preprocess, sigmoid
 
 side = st.integers(min_value=40, max_value=900)
-QUERIES = 100
+QUERIES = 400
 
 
 def blank(rng=None):

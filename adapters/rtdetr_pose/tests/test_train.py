@@ -62,9 +62,8 @@ def test_two_deterministic_runs_give_the_same_checkpoint(tmp_path):
 def test_a_run_learns_boxes_and_every_pose_term_and_its_weights_load(tmp_path):
     best = train(tmp_path / "run")
     found = line(tmp_path / "run")
-    assert {"box", "giou", "classes", "rotation", "log_z", "offsets", "keypoints", "translation", "auxiliary"} <= set(
-        found
-    )
+    wanted = {"box", "giou", "classes", "rotation", "log_z", "offsets", "keypoints", "translation", "proposals"}
+    assert wanted <= set(found)
     assert all(found[name] > 0 for name in ("box", "rotation", "log_z", "keypoints"))
     fitted = load_adapter(f"rtdetr_pose::{best}")
     assert fitted.spec.image_hw == (64, 64)
@@ -73,7 +72,7 @@ def test_a_run_learns_boxes_and_every_pose_term_and_its_weights_load(tmp_path):
 
 def test_the_original_recipe_has_neither_giou_nor_auxiliary_losses(tmp_path):
     train(tmp_path / "run", recipe="original", export=False)
-    assert not {"giou", "auxiliary", "keypoints"} & set(line(tmp_path / "run"))
+    assert not {"giou", "auxiliary", "keypoints", "denoising"} & set(line(tmp_path / "run"))
 
 
 def test_an_unknown_recipe_or_network_is_refused_with_the_nearest(tmp_path):

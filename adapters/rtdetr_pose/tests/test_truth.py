@@ -142,7 +142,8 @@ def test_the_networks_own_queries_never_see_the_truth(noisy):
     images = torch.rand(2, 3, 64, 64)
     noised = network.denoise(truth, (64, 64), loss)
     pyramid = network.pyramid(images)
-    plain, helped = network.layers(pyramid), network.layers(pyramid, noised)
+    proposals = network.propose(pyramid)
+    plain, helped = network.layers(pyramid, proposals), network.layers(pyramid, proposals, noised)
     for ours, theirs in zip(plain, helped, strict=True):
         own = theirs.queries(0, config.queries)
         for a, b in zip(ours.named().values(), own.named().values(), strict=True):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from adapters.yolov10.assign import assign, ciou
+from adapters._shared.training.anchors import distribution_focal
+from adapters._shared.training.assign import assign, ciou
 from adapters.yolov10.head import REG_MAX, STRIDES, Branch, make_anchors
-from adapters.yolov10.loss import LossGains, Truth, branch_loss, distribution_focal
+from adapters.yolov10.loss import LossGains, Truth, branch_loss
 from bench.geometry import box_iou
 
 SIDE = 64
@@ -184,7 +185,6 @@ def test_an_image_without_objects_has_only_the_class_loss_and_a_finite_gradient(
 
 
 def test_an_object_far_smaller_than_every_predicted_box_still_gets_a_target():
-    from adapters.yolov10.assign import assign
 
     centres = torch.tensor([[4.0, 4.0], [12.0, 4.0]])
     huge = torch.tensor([[[-236.0, -236.0, 244.0, 244.0], [-228.0, -236.0, 252.0, 244.0]]])

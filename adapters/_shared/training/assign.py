@@ -1,4 +1,4 @@
-"""Task-aligned assignment of ground truth to anchors (TOOD, arXiv 2108.07755, section 3.2; YOLOv10 uses it twice).
+"""Task-aligned assignment of ground truth to anchors (TOOD, arXiv 2108.07755, section 3.2).
 
 B images, M padded ground-truth boxes, A anchors, C classes.
 """
