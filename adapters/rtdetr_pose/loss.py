@@ -64,6 +64,7 @@ class PoseLoss:
         symmetries: per class, how many turns about an object's own z axis change nothing (1 none, 0 all);
             None: 1 everywhere.
         keypoint_swap: where keypoint k goes in a mirrored image; None: keypoints have no sides.
+        two_sided: per class, whether the set shows both of its sides (`truth.known_of`); None: all are.
     """
 
     def __init__(
@@ -71,10 +72,12 @@ class PoseLoss:
         config: LossConfig,
         symmetries: Sequence[int] | None = None,
         keypoint_swap: Sequence[int] | None = None,
+        two_sided: Sequence[bool] | None = None,
     ) -> None:
         self.config = config
         self.symmetries = symmetries
         self.keypoint_swap = keypoint_swap
+        self.two_sided = two_sided
 
     def __call__(self, network: RtDetrPose, images: Tensor, truth: Truth) -> tuple[Tensor, dict[str, Tensor]]:
         """Run the network in its mode and judge it; see the two halves."""
@@ -148,7 +151,7 @@ class PoseLoss:
         at, to = (matching.image, matching.query), (matching.image, matching.object_)
         wanted, labels = targets[to], truth.labels[to]
         parts = self._detection(found["logits"], found["bbox"], matching, truth.labels, targets, unmatched)
-        known = known_of(truth, *to, self.keypoint_swap)
+        known = known_of(truth, *to, self.keypoint_swap, self.two_sided)
         chosen = {name: value[at] for name, value in found.items() if name != "k_delta"}
         chosen["k_delta"] = found["k_delta"][matching.image]
         pose = self._pose(chosen, known, wanted, labels, size)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from adapters._shared.checkpoints import read_facts, read_shapes
@@ -104,7 +105,7 @@ class RtDetrPoseRecipe:
             image_hw=(side, side),
             fixtures=self.spec.default_fixtures,
         )
-        judge = PoseLoss(loss, symmetries(train, class_names), mirrored(points))
+        judge = PoseLoss(loss, symmetries(train, class_names), mirrored(points), two_sided(train, class_names))
 
         def forward(module: nn.Module, images: Tensor, truth: Truth) -> Any:
             assert isinstance(module, RtDetrPose)
@@ -144,6 +145,17 @@ def symmetries(fixtures: FixtureSet, class_names: Sequence[str]) -> tuple[int, .
     """Turns about an object's own axis that change nothing, by label; 1 where the set does not say."""
     known = {str(c["name"]): int(c.get("symmetry", 1)) for c in fixtures.categories}
     return tuple(known.get(name, 1) for name in class_names)
+
+
+def two_sided(fixtures: FixtureSet, class_names: Sequence[str]) -> tuple[bool, ...]:
+    """By label: does the set show both sides of the class, own z axes along the camera's and against it?"""
+    names = {c["id"]: str(c["name"]) for c in fixtures.categories}
+    sides: dict[str, set[bool]] = {}
+    for note in fixtures.annotations:
+        if "rotation" in note:
+            along = np.asarray(note["rotation"], float).reshape(3, 3)[2, 2] > 0
+            sides.setdefault(names[note["category_id"]], set()).add(bool(along))
+    return tuple(len(sides.get(name, ())) == 2 for name in class_names)
 
 
 def keypoint_names(fixtures: FixtureSet) -> tuple[str, ...]:

@@ -89,17 +89,26 @@ def _check_attribute(name: str, value: Tensor, real: Tensor) -> None:
         raise InputError("truth: depth_m must be above 0")
 
 
-def known_of(truth: Truth, image: Tensor, object_: Tensor, keypoint_swap: Sequence[int] | None) -> Known:
+def known_of(
+    truth: Truth,
+    image: Tensor,
+    object_: Tensor,
+    keypoint_swap: Sequence[int] | None,
+    two_sided: Sequence[bool] | None = None,
+) -> Known:
     """Collect the attributes of chosen objects and move them into the frame of the network input.
 
     A mirrored image shows a flat object as its mirrored rotation, and swaps left and right keypoints; a turned one
-    turns it. Depth stays: a zoomed image is one of a camera with a longer focal length.
+    turns it. Depth stays: a zoomed image is one of a camera with a longer focal length. The mirrored rotation of a flat
+    object shows its other side. Where the set shows one side of a class alone, a mirror image is to be taken for that
+    side, turned in a way that only its shape could tell: then the rotation is not known.
 
     Args:
         truth: of the batch, checked.
         image: (N,) image of each object.
         object_: (N,) row of each object.
         keypoint_swap: where keypoint k goes in a mirror; None: keypoints have no sides.
+        two_sided: per class, whether the set shows both of its sides; None: all are.
     """
     dtype = torch.float32
     values: dict[str, Tensor] = {}
@@ -116,6 +125,9 @@ def known_of(truth: Truth, image: Tensor, object_: Tensor, keypoint_swap: Sequen
         mirrored = torch.linalg.det(linear) < 0
         if "rotation" in values:
             values["rotation"] = placed_rotation(values["rotation"], linear, mirrored)
+            if two_sided is not None:
+                both = torch.as_tensor(two_sided, device=mirrored.device)[truth.labels[image, object_]]
+                given["rotation"] = given["rotation"] & (both | ~mirrored)
         if "center_px" in values:
             values["center_px"] = placed_points(values["center_px"][:, None], placement)[:, 0]
         if "keypoints" in values:

@@ -15,6 +15,7 @@ from adapters.rtdetr_pose.train import (
     keypoint_names,
     mirrored,
     symmetries,
+    two_sided,
 )
 from bench.errors import InputError, UsageError
 from bench.fixtures import resolve
@@ -88,6 +89,9 @@ def test_the_set_says_symmetries_and_keypoints(tmp_path):
     shapes = resolve("shapes", split="val").take(1)
     orders = symmetries(shapes, adapter.spec.class_names)
     assert orders == tuple(c["symmetry"] for c in shapes.categories)
+    whole = resolve("shapes", split="val")
+    seen = dict(zip(adapter.spec.class_names, two_sided(whole, adapter.spec.class_names), strict=True))
+    assert seen == {**dict.fromkeys(adapter.spec.class_names, False), "quadruped": True}
     names = keypoint_names(shapes)
     assert len(names) == 17
     swap = mirrored(names)

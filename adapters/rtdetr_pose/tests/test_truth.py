@@ -57,6 +57,17 @@ def test_a_moved_flat_object_is_shown_by_its_moved_rotation(seed, zoom, degrees,
     np.testing.assert_allclose(zoom * (flat @ moved.T)[:, :2] + [3, -7], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(("mirrored", "both", "known"), [(0, 0, 1), (0, 1, 1), (1, 0, 0), (1, 1, 1)])
+def test_the_rotation_in_a_mirror_is_known_only_of_classes_that_show_both_sides(mirrored, both, known):
+    linear = torch.diag(torch.tensor([-1.0 if mirrored else 1.0, 1.0]))
+    placement = torch.cat((linear, torch.zeros(2, 1)), 1)
+    truth = truth_of(rotation=torch.eye(3), depth_m=torch.tensor(2.0), placement=placement)
+    found = known_of(truth, ONE, ONE, None, [bool(both)] * 3)
+    assert found.given["rotation"].tolist() == [bool(known)]
+    assert found.given["depth_m"].tolist() == [True]
+    assert known_of(truth, ONE, ONE, None).given["rotation"].tolist() == [True]
+
+
 @given(seed=st.integers(0, 10_000))
 @settings(deadline=None)
 def test_points_come_back_from_the_input_to_the_file(seed):
