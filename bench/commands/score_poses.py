@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.posing import judge_pose, measure, pose_truth
-from bench.verdicts import signed
+from bench.posing.wording import WORDS, in_unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,9 +57,9 @@ def pose_lines(pose: PoseResult) -> Iterator[str]:
     """One line of what was matched, then one per number."""
     yield ""
     yield f"Poses: {pose.matched:,} of {pose.objects:,} objects matched at IoU {pose.iou:g}"
-    width = max(len(number.name) for number in pose.numbers)
+    width = max(len(WORDS[number.name]) for number in pose.numbers)
     for number in pose.numbers:
-        yield f"{number.name:<{width}}  {_line(number)}".rstrip()
+        yield f"{WORDS[number.name]:<{width}}  {_line(number)}".rstrip()
     if pose.verdict != "reference":
         yield f"Poses {pose.verdict}{f': {pose.reason}' if pose.reason else '.'}"
     elif pose.reason:
@@ -67,9 +67,13 @@ def pose_lines(pose: PoseResult) -> Iterator[str]:
 
 
 def _line(number: PoseNumber) -> str:
-    value = "n/a" if number.value is None else f"{number.value:8.4f}"
+    value = "n/a" if number.value is None else _text(number, number.value)
     if number.delta is None:
-        return value
-    ends = "" if number.ci95 is None else f" [{signed(number.ci95[0])}, {signed(number.ci95[1])}]"
+        return f"{value:>10}"
+    ends = "" if number.ci95 is None else f" [{', '.join(_text(number, end, '+') for end in number.ci95)}]"
     word = "" if number.verdict == "not judged" else f"  {number.verdict}"
-    return f"{value}  {signed(number.delta)}{ends}{word}"
+    return f"{value:>10}  {_text(number, number.delta, '+')}{ends}{word}"
+
+
+def _text(number: PoseNumber, value: float, sign: str = "") -> str:
+    return in_unit(number.name, number.unit, value, lambda x, decimals: f"{x:{sign}.{decimals}f}".replace("-", "−"))

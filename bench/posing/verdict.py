@@ -21,6 +21,7 @@ import numpy as np
 from bench.errors import InputError
 from bench.posing.measuring import MATCH_IOU
 from bench.posing.numbers import evaluate, numbers_of
+from bench.posing.wording import WORDS, in_unit, joined
 from bench.results import PoseNumber, PoseResult
 from bench.scoring.bootstrap import MIN_IMAGES, resample_weights
 from bench.verdicts import margin_of
@@ -95,7 +96,7 @@ def judge_pose(
     worst = min(judged, key=lambda n: _RANK[n.verdict])
     reason = None
     if worst.verdict != "passed":
-        reason = " ".join(n.reason for n in judged if n.verdict == worst.verdict and n.reason)
+        reason = joined([n.reason for n in judged if n.verdict == worst.verdict and n.reason])
     return _result(posed, broken, numbers, worst.verdict, reason)
 
 
@@ -141,8 +142,8 @@ def _judged(
         return _with(number, value, reference, delta, ci95, None, "not judged", None)
     margin = margin_of_number(number, reference, precision, margins)
     if number.higher_is_better and reference <= margin:
-        reason = f"The reference's {reference:.4f} is within the margin of {margin:.4f}: a loss could not show."
-        return _with(number, value, reference, delta, ci95, margin, "not judged", f"{number.name}: {reason}")
+        reason = f"the reference's {reference:.4f} is within the margin of {margin:.4f}: a loss could not show."
+        return _with(number, value, reference, delta, ci95, margin, "not judged", f"{WORDS[number.name]}: {reason}")
     images = len(posed.truth.image_ids)
     verdict, reason_or_none = _word(number, delta, ci95, _interval(draws, several), margin, images)
     return _with(number, value, reference, delta, ci95, margin, verdict, reason_or_none)
@@ -168,14 +169,15 @@ def _word(
     images: int,
 ) -> tuple[str, str | None]:
     """Verdict and reason; every comparison that leads to ``passed`` is false for a NaN."""
-    told = f"{number.name} {_signed(delta)}"
+    told = f"{WORDS[number.name]} {_signed(number, delta)}"
     if not math.isfinite(delta):
         return "failed", f"{told} cannot be judged."
     if ci95 is None or wide is None:
         few = f": {images} images, at least {MIN_IMAGES} are needed" if images < MIN_IMAGES else ""
         return "undecided", f"{told} has no interval{few}."
     gain, surely = (_gain(number, interval) for interval in (ci95, wide))
-    ends = f"{told} [{_signed(ci95[0])}, {_signed(ci95[1])}], margin {margin:.4g}"
+    low, high = (_signed(number, end) for end in ci95)
+    ends = f"{told} [{low}, {high}], margin {_signed(number, margin).lstrip('+')}"
     if surely[0] > margin:
         return "suspicious", f"{ends}: the same model does not get better. Look for other images or another truth."
     if gain[0] >= -margin:
@@ -214,14 +216,14 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.4g}".replace("-", "−")
+def _signed(number: Number, value: float) -> str:
+    return in_unit(number.name, number.unit, value, lambda x, decimals: f"{x:+.{decimals}f}".replace("-", "−"))
 
 
 def _plain(
     number: Number, value: float | None, verdict: str, reason: str | None = None, reference: float | None = None
 ) -> PoseNumber:
-    return _with(number, value, reference, None, None, None, verdict, reason and f"{number.name}: {reason}")
+    return _with(number, value, reference, None, None, None, verdict, reason and f"{WORDS[number.name]}: {reason}")
 
 
 def _with(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bench.predictions.read import PredictionsFile
     from bench.protocols import Protocol
     from bench.scoring.table import Detections
-    from bench.types import FixtureSet
+    from bench.types import Array, FixtureSet
 
 TOLERATED_SHARE = 0.05
 """Of the images with detections in either results list. Detectors with a low score floor find something on nearly
@@ -171,8 +171,15 @@ def doubts(candidate: Side, reference: Side) -> tuple[str, ...]:
 
 
 def _equal(ours: Detections, theirs: Detections) -> bool:
-    columns = ("image_ids", "category_ids", "boxes_xywh", "scores")
-    return len(ours) == len(theirs) and all(np.array_equal(getattr(ours, c), getattr(theirs, c)) for c in columns)
+    """The same boxes, classes, scores, keypoints and attributes."""
+
+    def columns(of: Detections) -> dict[str, Array]:
+        plain = ("image_ids", "category_ids", "boxes_xywh", "scores")
+        points = {} if of.keypoints_xyv is None else {"keypoints_xyv": of.keypoints_xyv}
+        return {**{name: getattr(of, name) for name in plain}, **points, **of.attributes}
+
+    one, other = columns(ours), columns(theirs)
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name], equal_nan=True) for name in one)
 
 
 def _names(image_ids: frozenset[int], fixtures: FixtureSet) -> str:

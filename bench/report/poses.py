@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bench.posing.wording import WORDS, in_unit
 from bench.report import numbers
 from bench.report.numbers import as_number
 
@@ -15,17 +16,17 @@ if TYPE_CHECKING:
     from bench.report.paper import Paper
 
 _COLUMNS = (
-    ("rotation_median_deg", "rotation, median"),
-    ("rotation_within_10deg", "rotation within 10°"),
-    ("rotation_reversal_median_deg", "or tilted the other way"),
-    ("depth_median_relative", "depth, median"),
-    ("depth_within_5_percent", "depth within 5 %"),
-    ("translation_median_m", "translation, median"),
-    ("translation_within_5_percent", "translation within 5 %"),
-    ("oks_mean_all", "OKS"),
-    ("pck_10_percent", "keypoints within 10 %"),
+    "rotation_median_deg",
+    "rotation_within_10deg",
+    "rotation_reversal_median_deg",
+    "depth_median_relative",
+    "depth_within_5_percent",
+    "translation_median_m",
+    "translation_within_5_percent",
+    "oks_mean_all",
+    "pck_10_percent",
 )
-"""Number -> its words. The others are in suite.json."""
+"""The others are in suite.json."""
 CAPTION = (
     "Medians are of the matched objects; shares, and OKS, are of all objects, found or not. Rotation is up to the "
     "symmetry of the class. “Or tilted the other way”: the better of the rotation and its mirror in depth, which look "
@@ -73,26 +74,36 @@ def pose_tables_of(run: Run) -> list[PoseTable]:
     for group in run.groups:
         found = [(cell, pose) for cell in group.cells if (pose := cell.raw.get("pose"))]
         present = {n["name"] for _, pose in found for n in pose["numbers"]}
-        columns = [(name, words) for name, words in _COLUMNS if name in present]
+        columns = [name for name in _COLUMNS if name in present]
         if found:
-            rows = tuple(_row(cell, pose, [name for name, _ in columns]) for cell, pose in found)
-            tables.append(PoseTable(group=group, columns=tuple(words for _, words in columns), rows=rows))
+            rows = tuple(_row(cell, pose, columns) for cell, pose in found)
+            tables.append(PoseTable(group=group, columns=tuple(WORDS[name] for name in columns), rows=rows))
     return tables
 
 
 def print_poses(run: Run, paper: Paper) -> None:
-    """Print a line per cell; nothing when no model finds poses."""
+    """Print what every cell matched, all numbers of a reference, and those that moved of a cell that did not pass."""
     for table in pose_tables_of(run):
         paper.line()
         paper.line(f"Poses of {table.group.title}")
         for row in table.rows:
-            parts = [f"{row.cell.label} {row.word}: {row.matched}"]
-            parts += [] if row.broken is None else [row.broken]
-            for words, entry in zip(table.columns, row.entries, strict=True):
-                if entry is not None:
-                    parts.append(f"{words} {entry.value}{f' ({entry.change})' if entry.change else ''}")
-            for index, part in enumerate(paper.fold("; ".join(parts), paper.width - 4)):
+            for index, part in enumerate(paper.fold("; ".join(_told(table, row)), paper.width - 4)):
                 paper.line("  " if index == 0 else "    ", part)
+
+
+def _told(table: PoseTable, row: PoseRow) -> list[str]:
+    parts = [f"{row.cell.label} {row.word}: {row.matched}", *([] if row.broken is None else [row.broken])]
+    within = 0
+    for words, entry in zip(table.columns, row.entries, strict=True):
+        if entry is None:
+            continue
+        if entry.word == "passed":
+            within += 1
+        elif entry.word != "not judged" or entry.change is None:
+            parts.append(f"{words} {entry.value}{f' ({entry.change})' if entry.change else ''}")
+    if within:
+        parts.append(f"{numbers.plural(within, 'number')} within the margin")
+    return parts
 
 
 def _row(cell: CellView, pose: Mapping[str, Any], columns: list[str]) -> PoseRow:
@@ -127,12 +138,4 @@ def _entry(number: Mapping[str, Any] | None) -> PoseEntry | None:
 
 
 def _text(number: Mapping[str, Any], value: float, *, sign: bool) -> str:
-    """``4.21°``, ``0.031 m``, ``71.3 %``, ``0.912``; with a sign for a difference."""
-    write = numbers.signed if sign else numbers.fixed
-    if number["unit"] == "deg":
-        return f"{write(value, 2)}°"
-    if number["unit"] == "m":
-        return f"{write(value, 4)} m"
-    if number["name"].startswith("oks"):
-        return write(value, 4)
-    return f"{write(100 * value, 2)} %"
+    return in_unit(number["name"], number["unit"], value, numbers.signed if sign else numbers.fixed)

@@ -77,7 +77,7 @@ def test_worse_rotations_fail_a_cell_whose_boxes_are_the_same():
     assert candidate.accuracy.verdict == "passed"
     assert candidate.status == "failed"
     assert [f.check for f in candidate.findings] == ["pose"]
-    assert candidate.reason.startswith("Poses: rotation_median_deg")
+    assert candidate.reason.startswith("Poses: rotation, median +")
     assert exit_code([candidate]) == 1
 
 

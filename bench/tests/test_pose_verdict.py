@@ -9,6 +9,7 @@ from bench.errors import InputError
 from bench.posing import judge_pose, measure, pose_truth
 from bench.posing.numbers import evaluate, numbers_of
 from bench.posing.verdict import ERROR_FLOORS, ERROR_MARGINS
+from bench.posing.wording import WORDS
 from bench.results import CellResult, SuiteResult
 from bench.schema import to_json, validate
 from bench.scoring import from_predictions
@@ -59,7 +60,8 @@ def test_poses_that_got_worse_fail_and_the_number_is_named(how, name):
     result = judged(measured(SET, like=REFERENCE, **how), REFERENCE)
     assert result.verdict == "failed"
     assert number(result, name).verdict == "failed"
-    assert name in result.reason
+    assert WORDS[name] in result.reason
+    assert result.reason.count("worse") == 1
 
 
 def test_a_model_that_detects_less_fails_by_its_shares_even_when_its_medians_are_the_same():

@@ -63,6 +63,15 @@ def test_the_terminal_says_the_same_within_its_width():
     assert all(len(line) <= 100 for line in text[text.index("Poses of") :].splitlines())
 
 
+def test_the_terminal_spares_the_numbers_that_did_not_move():
+    same = judged(measured(SET, like=REFERENCE, degrees=6, depth_share=0.04, shift_px=3), REFERENCE)
+    text = printed(with_poses(same))
+    told = text[text.index("Poses of") :].split("passed:")[1]
+    assert "180 of 180 objects matched at IoU 0.5; 7 numbers within the margin" in " ".join(told.split())
+    page = render_html(with_poses(same))
+    assert page.count("Δ 0.00°") >= 2
+
+
 @pytest.mark.parametrize("show", [render_html, printed])
 def test_broken_poses_are_loud_and_infinite_errors_are_words(show):
     text = show(with_poses(BROKEN))
