@@ -110,6 +110,16 @@ def test_a_joined_image_is_not_zoomed_or_shifted_once_more():
         assert (set_[SampleKey(epoch, 0)].image_rgb_u8 == 255).all()
 
 
+def test_small_files_fill_a_joined_image_as_large_ones_do(tmp_path):
+    white = np.full((16, 16, 3), 255, np.uint8)
+    source = ExampleSource(written_set(tmp_path, [white]), LABEL_OF, SIDE)
+    assert source.kept(0).image_rgb_u8.shape == (16, 16, 3)
+    strength = Augmentation(mosaic=1, scale=0, translate=1, hue=0, saturation=0, value=0)
+    set_ = TrainingSet(source, SIDE, strength, 0)
+    for epoch in range(5):
+        assert (set_[SampleKey(epoch, 0)].image_rgb_u8 == 255).all()
+
+
 class Listed(list):
     """A source in memory."""
 
