@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bench.deployment.options import ExportOptions, Reference
     from bench.types import Array, Prediction
 
+CHECKPOINTS = Path(__file__).resolve().parents[2] / "fixtures" / "checkpoints"
 SIDE_PX = 320
 MAX_DETECTIONS = 50
 DISPLAY_THRESHOLD = 0.3
@@ -234,13 +235,15 @@ class RtDetrPoseAdapter(Trained):
         return RtDetrPoseRecipe(self)
 
 
-def _adapter(name: str, class_names: tuple[str, ...], fixtures: str) -> RtDetrPoseAdapter:
+def _adapter(name: str, class_names: tuple[str, ...], fixtures: str, weights: Path | None = None) -> RtDetrPoseAdapter:
     config = network_config(name, classes=len(class_names))
-    spec = make_spec("rtdetr_pose", config, class_names, image_hw=(SIDE_PX, SIDE_PX), fixtures=fixtures)
+    spec = make_spec(
+        "rtdetr_pose", config, class_names, image_hw=(SIDE_PX, SIDE_PX), fixtures=fixtures, weights=weights
+    )
     return RtDetrPoseAdapter(spec, config)
 
 
-adapter = _adapter("tiny", SHAPES_NAMES, "shapes")
-"""``tiny`` on ``shapes``; weights decide config, classes and size (``fitted``)."""
+adapter = _adapter("tiny", SHAPES_NAMES, "shapes", CHECKPOINTS / "rtdetr_pose-shapes.safetensors")
+"""``tiny`` on ``shapes``, with shipped weights; given weights decide config, classes and size (``fitted``)."""
 base_adapter = _adapter("base", COCO_NAMES, "coco128")
 """``base`` with COCO's classes, official keys; ships no weights."""
