@@ -4,8 +4,8 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: demo test test-gpu check bench clean
-demo: .venv/.ready          ## run the main job on the built-in fixtures
-	@$(BIN)/parity run; code=$$?; [ $$code -eq 0 ] || [ $$code -eq 3 ] || exit $$code
+demo: .venv/.ready          ## run the main job for one model on the built-in fixtures
+	@$(BIN)/parity run --models yolov10n; code=$$?; [ $$code -eq 0 ] || [ $$code -eq 3 ] || exit $$code
 
 test: check .venv/.trt-wheels ## lint, import contracts, types, tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile bench/tests adapters fixtures

@@ -11,7 +11,7 @@ from adapters._shared.synthetic import make_image
 from bench.errors import Unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import nn
 
@@ -39,6 +39,10 @@ class NetworkReference:
     def synthetic(self, batch: int) -> dict[str, Array]:
         """Smooth noise (batch, 3, H, W) float32 in 0..1, another image in every row."""
         return {self._images: make_image(f"validate {batch}", (batch, 3, *self._image_hw))}
+
+    def meant(self, outputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """All values of all outputs say something."""
+        return {}
 
     def outputs(self, feeds: Feeds, precision: ReferencePrecision) -> Outputs:
         """What torch computes at ``precision``, as float64 arrays.

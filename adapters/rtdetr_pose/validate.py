@@ -47,6 +47,10 @@ class TorchReference(NetworkReference):
         """Scores, shares of the image, shares of the depth, entries of rotation matrices: `deployed.in_units`."""
         return deployed.in_units(outputs)
 
+    def meant(self, outputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Boxes and poses of queries that may have an object: `deployed.meant`."""
+        return deployed.meant(outputs)
+
     def select(self, outputs: Mapping[str, Array], *, iou_shift: float = 0.0) -> list[Prediction]:
         """Unsupported: no file of this model selects."""
         raise Unsupported(_NO_SELECTION)

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.posing import judge_pose, measure, pose_truth
-from bench.posing.wording import WORDS, in_unit
+from bench.posing.wording import WORDS, in_unit, signed
+from bench.report.numbers import fixed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from bench.results import PoseNumber, PoseResult
     from bench.scoring import Detections
@@ -67,13 +68,13 @@ def pose_lines(pose: PoseResult) -> Iterator[str]:
 
 
 def _line(number: PoseNumber) -> str:
-    value = "n/a" if number.value is None else _text(number, number.value)
+    value = "n/a" if number.value is None else _text(number, number.value, fixed)
     if number.delta is None:
         return f"{value:>10}"
-    ends = "" if number.ci95 is None else f" [{', '.join(_text(number, end, '+') for end in number.ci95)}]"
+    ends = "" if number.ci95 is None else f" [{', '.join(_text(number, end, signed) for end in number.ci95)}]"
     word = "" if number.verdict == "not judged" else f"  {number.verdict}"
-    return f"{value:>10}  {_text(number, number.delta, '+')}{ends}{word}"
+    return f"{value:>10}  {_text(number, number.delta, signed)}{ends}{word}"
 
 
-def _text(number: PoseNumber, value: float, sign: str = "") -> str:
-    return in_unit(number.name, number.unit, value, lambda x, decimals: f"{x:{sign}.{decimals}f}".replace("-", "−"))
+def _text(number: PoseNumber, value: float, write: Callable[[float, int], str]) -> str:
+    return in_unit(number.name, number.unit, value, write)

@@ -66,8 +66,9 @@ class Batch:
         have = self._reference.scaled({n: found[n] for n in expected})[name][1]
         with np.errstate(invalid="ignore"):
             error = np.abs(have - want)
-        inside = error <= self._tolerance
-        worst = float(error.max()) if np.isfinite(error).all() else float("nan")
+        meant = self._reference.meant(expected).get(name, np.ones(error.shape, bool))
+        inside = np.where(meant, error <= self._tolerance, np.isfinite(error))
+        worst = float(error[meant].max()) if np.isfinite(error).all() else float("nan")
         budget, judged = None, self._batch
         if case.own is not None:
             judged = min(self._batch, len(case.own[name]))  # the error differs by image: the same images on both sides
@@ -77,11 +78,12 @@ class Batch:
         relative = compare_tensors(name, [found[name][:judged]], [case.golden[name][:judged]], budget=budget)
         detail = ""
         if not inside.all():
-            at = np.unravel_index(int(np.argmax(np.where(np.isfinite(error), error, np.inf))), error.shape)
+            wrong = np.where(inside, -1, np.where(np.isfinite(error), error, np.inf))
+            at = np.unravel_index(int(np.argmax(wrong)), error.shape)
             index = ", ".join(str(int(i)) for i in at)
             detail = (
                 f"{name}[{index}]: expected {float(expected[name][at]):.7g}, found {float(found[name][at]):.7g} "
-                f"({int((~inside).sum())} of {inside.size} differ by more than {self._tolerance:g} {unit})"
+                f"({int((~inside).sum())} of {int(meant.sum())} differ by more than {self._tolerance:g} {unit})"
             )
         elif relative.passed is False:
             detail = relative.explain or ""

@@ -85,6 +85,13 @@ class Reference(Protocol):
     def scaled(self, outputs: Mapping[str, Array]) -> dict[str, tuple[str, Array]]:
         """Dense output -> unit and values in it: the unit in which the absolute tolerance is meant."""
 
+    def meant(self, outputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Dense output of torch -> which values say something (bool, its shape); one that is not named: all do.
+
+        The absolute tolerance holds for these. The others, such as the pose of a query without an object, have to be
+        finite and are judged by the rms budget of the whole tensor.
+        """
+
     def select(self, outputs: Mapping[str, Array], *, iou_shift: float = 0.0) -> list[Prediction]:
         """Dense outputs -> the detections per image that the file should select, in input pixels (plain numpy).
 

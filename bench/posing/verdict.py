@@ -21,7 +21,7 @@ import numpy as np
 from bench.errors import InputError
 from bench.posing.measuring import MATCH_IOU
 from bench.posing.numbers import evaluate, numbers_of
-from bench.posing.wording import WORDS, in_unit, joined
+from bench.posing.wording import WORDS, in_unit, joined, signed
 from bench.results import PoseNumber, PoseResult
 from bench.scoring.bootstrap import MIN_IMAGES, resample_weights
 from bench.verdicts import margin_of
@@ -217,7 +217,7 @@ def _number(value: float) -> float | None:
 
 
 def _signed(number: Number, value: float) -> str:
-    return in_unit(number.name, number.unit, value, lambda x, decimals: f"{x:+.{decimals}f}".replace("-", "−"))
+    return in_unit(number.name, number.unit, value, signed)
 
 
 def _plain(

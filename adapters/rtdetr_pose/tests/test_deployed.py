@@ -179,3 +179,30 @@ def test_nothing_is_selected_and_the_reference_says_so(weights):
     for asked in (reference.select, reference.read):
         with pytest.raises(Unsupported, match="raw outputs"):
             asked({})
+
+
+def outputs_with(scores):
+    """Raw outputs of one image of queries with these best scores."""
+    logits = np.zeros((1, len(scores), 3))
+    logits[0, :, 0] = np.log(np.array(scores) / (1 - np.array(scores)) + 0)
+    logits[0, :, 1] = -50
+    shapes = {"bbox": 4, "log_z": 1, "rot6d": 6, "offsets": 2, "keypoints": 4}
+    per_query = {name: np.zeros((1, len(scores), width)) for name, width in shapes.items()}
+    return {"logits": logits, **per_query, "k_delta": np.zeros((1, 4))}
+
+
+def test_poses_say_something_where_torch_may_see_an_object():
+    outputs = outputs_with([0.9, 0.04, 0.06, 1e-4])
+    found = deployed.meant(outputs)
+    assert set(found) == set(outputs) - {"logits", "k_delta"}
+    for name, mask in found.items():
+        assert mask.shape == outputs[name].shape
+        assert mask[0].all(-1).tolist() == [True, False, True, False]
+        assert mask[0].any(-1).tolist() == [True, False, True, False]
+
+
+def test_where_no_query_may_have_an_object_all_are_compared():
+    assert all(mask.all() for mask in deployed.meant(outputs_with([0.01, 1e-3])).values())
+    broken = outputs_with([0.9, 0.01])
+    broken["logits"][0, 1] = np.nan
+    assert deployed.meant(broken)["rot6d"].all()
