@@ -79,8 +79,8 @@ def in_units(outputs: Mapping[str, Array]) -> dict[str, tuple[str, Array]]:
 def meant(outputs: Mapping[str, Array]) -> dict[str, Array]:
     """Which values say something: scores everywhere, boxes and poses of queries that may have an object.
 
-    The box and pose of a query that surely has none are learnt from nothing. The fp16 file of the trained tiny moved some
-    of them by up to .09, and none of a query with a score of `MEANT_SCORE` by more than .0025 (noise and shapes).
+    The box and pose of a query that surely has none are learnt from nothing. The fp16 file of the trained tiny moved
+    some of them by up to .09, and none of a query with a score of `MEANT_SCORE` by more than .0025.
 
     Args:
         outputs: raw, of torch, of a batch.
