@@ -152,7 +152,15 @@ def test_an_interrupted_build_leaves_nothing(place):
     )
     (folder / "site" / "tensorrt.py").write_text(FAKE + slow + f"open({str(folder / 'begun')!r}, 'w').close()\n")
     words = [sys.executable, str(SCRIPT), "--onnx", "m.onnx", "--out", "x.engine"]
-    with subprocess.Popen(words, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        words,
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background job ignores Ctrl-C, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as running:
         for _ in range(400):
             if (folder / "begun").exists():
                 break
