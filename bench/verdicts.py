@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bench import numerals
 from bench.results import Finding
 
 if TYPE_CHECKING:
@@ -136,10 +137,7 @@ def exit_code(cells: Sequence[CellResult]) -> int:
 
 def signed(value: float) -> str:
     """Four decimals with a true minus; zero has no sign."""
-    text = f"{abs(value):.4f}"
-    if float(text) == 0.0:
-        return text
-    return f"{'−' if value < 0 else '+'}{text}"
+    return numerals.signed(value, 4)
 
 
 def _ap(value: float | None) -> str:

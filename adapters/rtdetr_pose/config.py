@@ -306,15 +306,17 @@ LOSSES: Mapping[str, LossConfig] = {
 With learned queries ``default`` keeps the background at a tenth and restores noised truths. Queries that start from
 proposals need neither: their scores and boxes are near from the start.
 """
-_OF_PROPOSED = {
-    "background": 1.0,
-    "soft_classes": True,
-    "denoising_groups": 0,
-    "decoder_gradient": 0.1,
-    "rotation": 1.0,
-    "offsets": 1.0,
-    "keypoints": 1.0,
-}
+_PROPOSED = replace(
+    LOSSES["default"],
+    background=1.0,
+    soft_classes=True,
+    denoising_groups=0,
+    decoder_gradient=0.1,
+    rotation=1.0,
+    offsets=1.0,
+    keypoints=1.0,
+)
+"""``default`` of a network with proposals."""
 
 
 def loss_config(recipe: str, *, proposals: bool = False) -> LossConfig:
@@ -325,5 +327,4 @@ def loss_config(recipe: str, *, proposals: bool = False) -> LossConfig:
     """
     if recipe not in LOSSES:
         raise UsageError(f"rtdetr_pose has no recipe {recipe!r}.{did_you_mean(recipe, LOSSES)}")
-    loss = LOSSES[recipe]
-    return replace(loss, **_OF_PROPOSED) if proposals and recipe == "default" else loss  # type: ignore[arg-type]
+    return _PROPOSED if proposals and recipe == "default" else LOSSES[recipe]

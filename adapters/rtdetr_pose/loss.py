@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from adapters._shared.training.anchors import Anchors, anchor_loss
+from adapters._shared.training.anchors import Anchors, Gains, anchor_loss
 from adapters._shared.training.assign import iou
 from adapters.rtdetr_pose.config import LossConfig
 from adapters.rtdetr_pose.matcher import Matching, generalized_iou, match, xyxy_from_cxcywh
@@ -27,18 +27,6 @@ if TYPE_CHECKING:
     from adapters.rtdetr_pose.heads import Outputs
     from adapters.rtdetr_pose.model import RtDetrPose
     from adapters.rtdetr_pose.proposals import Proposals
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProposalGains:
-    """Weights of the parts of the proposals' loss: those of a one-stage detector."""
-
-    box: float = 7.5
-    classes: float = 0.5
-    dfl: float = 1.5
-
-
-PROPOSAL_GAINS = ProposalGains()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +120,7 @@ class PoseLoss:
             denoising = torch.stack(losses).mean()
             total, parts["denoising"] = total + denoising, denoising.detach()
         if raw.proposed is not None:
-            found = anchor_loss(raw.proposed, truth, self.config.proposals_top_k, PROPOSAL_GAINS)
+            found = anchor_loss(raw.proposed, truth, self.config.proposals_top_k, Gains())
             proposals = self.config.proposals * _sum(found)
             total, parts["proposals"] = total + proposals, proposals.detach()
         return total, parts

@@ -13,6 +13,7 @@ from adapters.rtdetr_pose.config import STRIDES_PX, NetworkConfig
 from adapters.rtdetr_pose.heads import IntrinsicsHead, KeypointHead, MainHead, OffsetHead, Outputs
 from adapters.rtdetr_pose.proposals import ProposalHead, Proposals
 from adapters.rtdetr_pose.transformer import DecoderStack, EncoderStack, position_encoding
+from bench.errors import ContractError
 
 if TYPE_CHECKING:
     from adapters.rtdetr_pose.denoise import Noised
@@ -132,9 +133,14 @@ class RtDetrPose(nn.Module):
 
         Args:
             pyramid: of the images.
-            proposals: of the same; what the network's own queries start from, unless they are learned.
+            proposals: of the same; what the network's own queries start from. None where they are learned.
             noised: further queries made from the truth; they come after the network's own, which do not see them.
+
+        Raises:
+            ContractError: no proposals for a network that has them.
         """
+        if (proposals is None) != (self.proposals is None):
+            raise ContractError(f"rtdetr_pose {self.config.name}: give layers() what propose() says of these images")
         memory = self.encoder(pyramid)
         queries = self.query_embed.weight.expand(memory.shape[0], -1, -1)
         logits = anchors = blocked = None

@@ -10,18 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adapters._shared.training.anchors import Anchors, anchor_loss
+from adapters._shared.training.anchors import Anchors, Gains, anchor_loss
 from adapters._shared.training.batch import Truth
 from adapters.yolov10.head import Branch, make_anchors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LossGains:
+class LossGains(Gains):
     """Weights of the parts and anchors per object."""
 
-    box: float = 7.5
-    classes: float = 0.5
-    dfl: float = 1.5
     top_k_one2many: int = 10
     top_k_one2one: int = 1
 

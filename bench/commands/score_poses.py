@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bench.numerals import fixed, signed
 from bench.posing import judge_pose, measure, pose_truth
-from bench.posing.wording import WORDS, in_unit, signed
-from bench.report.numbers import fixed
+from bench.posing.wording import WORDS, in_unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -81,9 +81,10 @@ class Batch:
             wrong = np.where(inside, -1, np.where(np.isfinite(error), error, np.inf))
             at = np.unravel_index(int(np.argmax(wrong)), error.shape)
             index = ", ".join(str(int(i)) for i in at)
+            compared = int((meant | ~inside).sum())
             detail = (
                 f"{name}[{index}]: expected {float(expected[name][at]):.7g}, found {float(found[name][at]):.7g} "
-                f"({int((~inside).sum())} of {int(meant.sum())} differ by more than {self._tolerance:g} {unit})"
+                f"({int((~inside).sum())} of {compared} differ by more than {self._tolerance:g} {unit})"
             )
         elif relative.passed is False:
             detail = relative.explain or ""

@@ -89,7 +89,7 @@ class Reference(Protocol):
         """Dense output of torch -> which values say something (bool, its shape); one that is not named: all do.
 
         The absolute tolerance holds for these. The others, such as the pose of a query without an object, have to be
-        finite and are judged by the rms budget of the whole tensor.
+        finite, and are judged by the rms budget of the whole tensor where torch can give one.
         """
 
     def select(self, outputs: Mapping[str, Array], *, iou_shift: float = 0.0) -> list[Prediction]:

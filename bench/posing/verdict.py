@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.errors import InputError
+from bench.numerals import signed
 from bench.posing.measuring import MATCH_IOU
 from bench.posing.numbers import evaluate, numbers_of
-from bench.posing.wording import WORDS, in_unit, joined, signed
+from bench.posing.wording import WORDS, in_unit, joined
 from bench.results import PoseNumber, PoseResult
 from bench.scoring.bootstrap import MIN_IMAGES, resample_weights
 from bench.verdicts import margin_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,12 +45,6 @@ def in_unit(name: str, unit: str, value: float, write: Callable[[float, int], st
     if name.startswith("oks"):
         return write(value, 4)
     return f"{write(100 * value, 2)} %"
-
-
-def signed(value: float, decimals: int) -> str:
-    """``+0.42``, ``−0.07``, ``0.00``: what rounds to zero has no sign, and NaN has none."""
-    text = f"{value:+.{decimals}f}".replace("-", "−")
-    return text if math.isinf(value) or any(digit in text for digit in "123456789") else text[1:]
 
 
 def joined(reasons: list[str]) -> str:

@@ -10,7 +10,11 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-MINUS = "\N{MINUS SIGN}"
+from bench.numerals import MINUS as MINUS
+from bench.numerals import fixed as fixed
+from bench.numerals import signed as signed
+from bench.numerals import word_of
+
 TIMES = "\N{MULTIPLICATION SIGN}"
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 
@@ -18,29 +22,6 @@ ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 def as_number(value: Any) -> float | None:
     """Read a JSON number of a suite: the words ``nan``, ``inf`` and ``-inf`` become floats, None stays None."""
     return None if value is None else float(value)
-
-
-def _word(value: float) -> str | None:
-    """The word for a non-finite value, None for a finite one."""
-    if math.isnan(value):
-        return "nan"
-    if math.isinf(value):
-        return "inf" if value > 0 else f"{MINUS}inf"
-    return None
-
-
-def fixed(value: float, decimals: int) -> str:
-    """``0.7118``: fixed decimals, no plus sign."""
-    text = f"{abs(value):,.{decimals}f}"
-    negative = value < 0 and float(text.replace(",", "")) != 0
-    return _word(value) or (MINUS + text if negative else text)
-
-
-def signed(value: float, decimals: int) -> str:
-    """``+0.0011``, ``−0.0059``, ``0.0000``: what rounds to zero has no sign."""
-    text = fixed(value, decimals)
-    positive = value > 0 and math.isfinite(value) and float(text.replace(",", "")) != 0
-    return "+" + text if positive else text
 
 
 def delta(value: float) -> str:
@@ -67,7 +48,7 @@ def interval(low_high: Any, decimals: int, *, sign: bool) -> str:
 
 def three_digits(value: float) -> str:
     """Latency and images per second: three significant digits, ``5.12``, ``41.8``, ``101``, ``1,230``."""
-    word = _word(value)
+    word = word_of(value)
     if word or value == 0:
         return word or "0"
     rounded = float(f"{value:.2e}")
@@ -88,7 +69,7 @@ def percent(share: float) -> str:
 
 def scientific(value: float) -> str:
     """``2.1e−06``: three significant digits with a true minus; words for what is not finite, ``0.0`` for zero."""
-    return _word(value) or ("0.0" if value == 0 else f"{value:.3g}".replace("-", MINUS))
+    return word_of(value) or ("0.0" if value == 0 else f"{value:.3g}".replace("-", MINUS))
 
 
 def about(count: int) -> str:
@@ -105,7 +86,7 @@ def count_word(count: int) -> str:
 
 def seconds(value_s: float) -> str:
     """``0.6 s``, ``38 s``, ``41 min``, ``1 h 12 min``."""
-    word = _word(value_s)
+    word = word_of(value_s)
     if word:
         return word
     if value_s < 10:

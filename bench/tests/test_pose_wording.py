@@ -3,7 +3,7 @@ import math
 import pytest
 
 from bench.posing.numbers import NUMBERS, RECALL
-from bench.posing.wording import WORDS, in_unit, joined, signed
+from bench.posing.wording import WORDS, in_unit, joined
 
 
 def plain(value, decimals):
@@ -35,11 +35,3 @@ def test_reasons_that_end_alike_become_one_and_others_stay():
     assert joined(["a: worse.", "b: it stopped."]) == "a: worse. b: it stopped."
     assert joined(["Nothing was matched.", "Nothing was matched."]) == "Nothing was matched."
     assert joined([]) == ""
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.421, "+0.42"), (-0.071, "−0.07"), (0.001, "0.00"), (-0.001, "0.00"), (math.inf, "+inf"), (math.nan, "nan")],
-)
-def test_a_difference_has_a_sign_unless_it_rounds_to_zero(value, text):
-    assert signed(value, 2) == text

@@ -102,6 +102,17 @@ def test_text_inside_a_figure_is_escaped_and_never_read_as_mathematics() -> None
     assert ">&lt;b&gt;$x^2$&lt;/b&gt; fp32</text>" in page
 
 
+def test_a_model_name_may_break_at_its_underscores_in_the_matrix_and_stays_escaped() -> None:
+    suite = sample_suite()
+    model = suite["cells"][0]["cell"]["model"]
+    for cell in suite["cells"]:
+        if cell["cell"]["model"] == model:
+            cell["cell"]["model"] = "a_pose<i>_x"
+    page = render_html(suite)
+    assert "a_<wbr>pose&lt;i&gt;_<wbr>x<small>" in page
+    assert "pose<i>" not in page
+
+
 def test_the_same_suite_gives_the_same_bytes(pages: dict[str, str]) -> None:
     assert render_html(copy.deepcopy(sample_suite())) == pages["plain"]
 

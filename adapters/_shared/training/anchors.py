@@ -5,7 +5,8 @@ B images, A anchors, C classes, R bins of one side's distance.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,20 +16,16 @@ from adapters._shared.training.assign import assign, ciou
 from adapters._shared.training.batch import Truth
 
 
-class Gains(Protocol):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gains:
     """Weights of the parts."""
 
-    @property
-    def box(self) -> float:
-        """Of 1 - CIoU."""
-
-    @property
-    def classes(self) -> float:
-        """Of the cross entropy."""
-
-    @property
-    def dfl(self) -> float:
-        """Of the distances' distributions."""
+    box: float = 7.5
+    """Of 1 - CIoU."""
+    classes: float = 0.5
+    """Of the cross entropy."""
+    dfl: float = 1.5
+    """Of the distances' distributions."""
 
 
 class Anchors(NamedTuple):

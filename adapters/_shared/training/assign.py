@@ -15,7 +15,7 @@ BETA = 6.0
 EPS = 1e-9
 TINY = 1e-30
 """Below every alignment: of a box a hundred times too large it is 1e-15, and with 1e-9 in its place that object would
-have no target at all and never be learnt (tests/test_loss.py)."""
+have no target at all and never be learnt (tests/test_training_anchors.py)."""
 
 
 class Assignment(NamedTuple):

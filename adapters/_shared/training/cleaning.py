@@ -91,7 +91,19 @@ def labels_by_name(fixtures: FixtureSet, class_names: Sequence[str]) -> dict[int
 def cleaned(
     fixtures: FixtureSet, label_of: Mapping[int, int], keys: tuple[str, ...]
 ) -> tuple[list[CleanTruth], Cleaning]:
-    """Group the annotations by image; clip, drop and count what cannot be learnt from."""
+    """Group the annotations by image; clip, drop and count what cannot be learnt from.
+
+    Args:
+        fixtures: images and truth.
+        label_of: category id -> label.
+        keys: annotation keys to carry along per box; `CAMERA` is the camera of the image.
+
+    Returns:
+        One truth per image, in the set's order, and what was found odd.
+
+    Raises:
+        InputError: a category without a label, a key that no annotation has, or whose shapes differ.
+    """
     _check_labels(fixtures, label_of)
     shapes = {key: _attribute_shape(fixtures, key) for key in keys if key != CAMERA}
     notes_of: dict[int, list[Mapping[str, Any]]] = {sample.image_id: [] for sample in fixtures.samples}

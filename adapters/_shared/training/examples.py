@@ -109,7 +109,7 @@ class ExampleSource:
     def kept(self, index: int) -> Example:
         """The same as it is kept: an image smaller than its training size is not enlarged.
 
-        What enlarges it anyway does so once: a mosaic of files of 320 px at 640 px spent a ninth of its time on this.
+        What enlarges it anyway does so once: a mosaic of files of 320 px at 640 px spent a tenth of its time on this.
 
         Raises:
             InputError: see ``__getitem__``.

@@ -12,6 +12,7 @@ from adapters.rtdetr_pose.loss import PoseLoss, soft_class_loss
 from adapters.rtdetr_pose.matcher import Matching
 from adapters.rtdetr_pose.model import RtDetrPose
 from adapters.rtdetr_pose.proposals import EDGE, ProposalHead, taught_less
+from bench.errors import ContractError
 
 SIDE = 320
 CONFIG = network_config("tiny", classes=3)
@@ -86,6 +87,16 @@ def test_a_number_that_is_not_finite_stays_visible():
     assert head._bbox(sides).isnan().any(-1)[0].nonzero().tolist() == [[5]]
 
 
+def test_queries_without_the_proposals_that_they_start_from_are_refused(network):
+    pyramid = network.pyramid(torch.rand(1, 3, 64, 64))
+    with pytest.raises(ContractError, match="what propose"):
+        network.layers(pyramid)
+    learned = RtDetrPose(replace(CONFIG, proposals=False)).eval()
+    learned.layers(pyramid)
+    with pytest.raises(ContractError, match="what propose"):
+        learned.layers(pyramid, network.propose(pyramid))
+
+
 @pytest.mark.parametrize("image_hw", [(64, 96), (640, 640)])
 def test_any_image_size_has_the_same_number_of_queries(network, image_hw):
     found = proposals_of(network, torch.rand(1, 3, *image_hw))
@@ -102,9 +113,8 @@ def test_an_object_teaches_cells_inside_it_its_class_and_its_box(network):
     raw = loss.forward(network, torch.rand(1, 3, SIDE, SIDE), truth)
     logits = raw.proposed.logits.detach().requires_grad_()
     sides = raw.proposed.side_logits.detach().requires_grad_()
-    _, parts = loss.judge(replace(raw, proposed=raw.proposed._replace(logits=logits, side_logits=sides)), truth)
+    total, parts = loss.judge(replace(raw, proposed=raw.proposed._replace(logits=logits, side_logits=sides)), truth)
     assert parts["proposals"] > 0
-    total, _ = loss.judge(replace(raw, proposed=raw.proposed._replace(logits=logits, side_logits=sides)), truth)
     total.backward()
     taught = sides.grad[0].abs().sum(1).nonzero()[:, 0]
     assert len(taught) == LOSS.proposals_top_k
