@@ -169,7 +169,7 @@ def _samples(path: Path, entries: list[dict[str, Any]], images: Path | None) -> 
                 file, translated = other, translated + 1
             else:
                 missing.append((index, name))
-        camera = _camera(f"{path}: images[{index}]", entry.get("camera"))
+        camera = _camera(f"{path}: images[{index}]", entry["camera"]) if "camera" in entry else None
         samples.append(
             Sample(image_id=image_id, path=file, width=entry["width"], height=entry["height"], camera=camera)
         )

@@ -30,6 +30,7 @@ from bench.predictions.typed import (
     count_quotes,
     count_texts,
     decode,
+    fours,
     pieces,
     refuse_repeats,
 )
@@ -225,17 +226,16 @@ def _classes(rows: list[Any], known: Categories) -> Array:
 def _boxes(rows: list[Any], bbox_format: str, objects: bool) -> tuple[Array, Array]:
     """(N, 4) float64 as in the file, zeros where there is none, and (N,) bool: there is one."""
     found, has_box = column(rows, "bbox"), np.ones(len(rows), bool)
-    if found.count(UNSET):
+    if UNSET in found:
         has_box = np.fromiter((box is not UNSET for box in found), bool, len(found))
         found = [box for box in found if box is not UNSET]
     if objects:
         found = list(map(attrgetter(*BOX_KEYS[bbox_format]), found))
-    # flat: 0.04 s for 500,000 boxes, where numpy takes 0.08 s from a list of tuples
-    flat = np.fromiter(chain.from_iterable(found), np.float64, 4 * len(found)).reshape(-1, 4)
-    if has_box.all():
-        return flat, has_box
+    given = fours(found)
+    if len(found) == len(rows):
+        return given, has_box
     boxes = np.zeros((len(rows), 4))
-    boxes[has_box] = flat
+    boxes[has_box] = given
     return boxes, has_box
 
 

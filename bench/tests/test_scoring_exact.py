@@ -120,6 +120,31 @@ def test_objects_and_detections_of_no_extent_score_as_in_pycocotools() -> None:
     assert_same(fixtures, Detections(detections.image_ids, detections.category_ids, boxes, detections.scores))
 
 
+def test_boxes_whose_overlap_is_not_a_number_are_matched_as_in_pycocotools() -> None:
+    """Areas beyond float64: inf / inf. NaN compares with no threshold, and pycocotools then takes it for a match."""
+    huge, usual = [0.0, 0.0, 1e200, 1e200], [10.0, 10.0, 50.0, 50.0]
+    truths = [
+        {"id": n + 1, "image_id": 1, "category_id": 1, "bbox": box, "area": area, "iscrowd": 0}
+        for n, (box, area) in enumerate(((huge, 1e10), (usual, 2500.0), (huge, 2500.0)))
+    ]
+    fixtures = make_set(truths, images=1, categories=(1,))
+    boxes = np.array([usual, huge, huge, [200.0, 200.0, 5.0, 5.0], huge])
+    ones = np.ones(len(boxes), np.int64)
+    detections = Detections(ones, ones, boxes, np.linspace(0.9, 0.1, len(ones)))
+    assert_same(fixtures, detections)
+    assert match(fixtures, detections).tables["all"].hits.tolist() == [1023, 1023, 1023, 0]
+
+
+@pytest.mark.parametrize(("width", "right"), [(50.0, 1), (np.nextafter(50.0, 0), 0), (75.0, 6), (95.0, 10)])
+def test_an_overlap_of_just_a_threshold_matches_as_in_pycocotools(width: float, right: int) -> None:
+    truth = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0.0, 0.0, 100.0, 10.0], "area": 1000.0, "iscrowd": 0}
+    fixtures = make_set([truth], images=1, categories=(1,))
+    one = np.ones(1, np.int64)
+    detections = Detections(one, one, np.array([[0.0, 0.0, width, 10.0]]), np.array([0.5]))
+    assert_same(fixtures, detections)
+    assert int(match(fixtures, detections).tables["all"].hits[0]).bit_count() == right
+
+
 def test_identical_boxes_and_one_box_for_two_objects_are_matched_as_in_pycocotools() -> None:
     box = [10.0, 10.0, 50.0, 50.0]
     truths = [
