@@ -36,7 +36,8 @@ def check_annotations(
     Raises:
         InputError: an entry that is no annotation of these images and categories; names index and field.
     """
-    if not _all_plain(entries, image_ids, categories):
+    plain = _all_plain(entries, image_ids, categories)
+    if not plain:
         _check_each(path, entries, image_ids, categories)
     truths = [
         entry
@@ -44,7 +45,7 @@ def check_annotations(
         else {"area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0, **entry}
         for entry in entries
     ]
-    for truth in truths:
+    for truth in () if plain else truths:
         if "keypoints" in truth:
             truth.setdefault("num_keypoints", sum(v > 0 for v in truth["keypoints"][2::3]))
     flat = [index for index, truth in enumerate(truths) if not (truth["bbox"][2] and truth["bbox"][3])]

@@ -119,7 +119,7 @@ def _judged(columns: Columns, fixtures: FixtureSet) -> PredictionsFile:
 
 def _table(columns: Columns, fixtures: FixtureSet) -> Detections:
     facts = np.array([(s.image_id, s.width, s.height) for s in fixtures.samples], np.int64).reshape(-1, 3)
-    sizes_wh = facts[columns.samples, 1:].astype(np.float64)
+    sizes_wh = facts[:, 1:].astype(np.float64).take(columns.samples, axis=0)
     keypoints = keypoint_table(columns, fixtures)
     boxes_xywh = _boxes_xywh(columns, sizes_wh, keypoints)
     outside = count_outside(boxes_xywh, sizes_wh)

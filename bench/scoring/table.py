@@ -92,7 +92,7 @@ class Detections:
     @property
     def without_extent(self) -> int:
         """How many have zero width or height: they can be scored and match nothing."""
-        return int(np.count_nonzero((self.boxes_xywh[:, 2:] == 0).any(axis=1)))
+        return int(np.count_nonzero((self.boxes_xywh[:, 2] == 0) | (self.boxes_xywh[:, 3] == 0)))
 
 
 def find_fault(boxes_xywh: Array, scores: Array, keypoints_xyv: Array | None = None) -> Fault | None:
