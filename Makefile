@@ -20,8 +20,8 @@ check: .venv/.ready
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-bench: .venv/.ready         ## ratios measured side by side (not part of test)
-	$(BIN)/python -m benchmarks
+bench: .venv/.ready         ## ratios measured side by side (not part of test): 80 minutes; with QUICK=--quick 3
+	$(BIN)/python -m benchmarks $(QUICK)
 
 .venv/.ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

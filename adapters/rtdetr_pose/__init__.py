@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters._shared.classes import class_names_of
 from adapters._shared.trained import Trained
 from adapters.rtdetr_pose import checking, deployed, process
 from adapters.rtdetr_pose.config import TRAINING_PREFIXES, NetworkConfig, config_of, network_config
@@ -28,11 +29,6 @@ FLOAT_NODES = (r"^/(head|offset_head|k_head|keypoint_head)/", r"^/[^/]+$")
 """The linear layers of the heads, and nodes directly in the network's scope (boxes relative to proposals)."""
 PROPOSAL_FLOAT_NODES = (r"^/proposals/((box/box|cls/cls)\.1/|place/|[^/]+$)",)
 """The last layers of the proposals, and what turns their numbers into boxes."""
-FACTS_RECIPE = (
-    'python -c "import json; from safetensors.torch import load_file, save_file; '
-    "save_file(load_file('IN.safetensors'), 'OUT.safetensors', {'parity': json.dumps("
-    "{'class_names': ['first', 'second'], 'image_size': [320, 320]})})\""
-)
 OPTIONAL_SUFFIXES = ("num_batches_tracked",)
 
 
@@ -129,18 +125,13 @@ class RtDetrPoseAdapter(Trained):
             config = replace(self.config, classes=len(facts["class_names"]))
         else:
             config = config_of(read_shapes(weights), source)
-        names = tuple(facts.get("class_names", ()))
-        if names and len(names) != config.classes:
-            raise InputError(f"{source} name {len(names)} classes and have {config.classes}")
-        if not names:
-            known = {len(COCO_NAMES): COCO_NAMES, len(self.spec.class_names): self.spec.class_names}
-            if config.classes not in known:
-                raise InputError(
-                    f"{source} have {config.classes} classes and do not say which: {self.spec.name} has "
-                    f"{len(self.spec.class_names)}, COCO {len(COCO_NAMES)}. Checkpoints of parity train name them; "
-                    f"write them into others once: {FACTS_RECIPE}"
-                )
-            names = known[config.classes]
+        names = class_names_of(
+            facts,
+            config.classes,
+            known={self.spec.name: self.spec.class_names, "COCO": COCO_NAMES},
+            image_hw=self.spec.image_hw,
+            source=source,
+        )
         height, width = facts.get("image_size", self.spec.image_hw)
         if (names, (height, width), config) == (self.spec.class_names, self.spec.image_hw, self.config):
             return self

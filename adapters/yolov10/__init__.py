@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters._shared.classes import class_names_of
 from adapters._shared.trained import Trained
 from adapters.yolov10 import deployed, process
 from adapters.yolov10.names import COCO_NAMES, SHAPES_NAMES
@@ -38,11 +39,6 @@ FLOAT_NODES = (
 COCO_SIDE_PX = 640
 COCO_FIXTURES = "coco128"
 LICENCE = "Apache-2.0 (code); official weights AGPL-3.0"
-FACTS_RECIPE = (
-    'python -c "import json; from safetensors.torch import load_file, save_file; '
-    "save_file(load_file('IN.safetensors'), 'OUT.safetensors', metadata={'parity': json.dumps("
-    "{'class_names': ['first', 'second'], 'image_size': [640, 640]})})\""
-)
 
 
 def make_spec(
@@ -127,22 +123,17 @@ class YoloV10Adapter(Trained):
                 )
             return self._with_facts(weights, facts) if "class_names" in facts else self
         shapes = read_shapes(weights)
-        classes = classes_of(shapes, source)
         require_variant(shapes, self.variant, source)
-        if "class_names" in facts:
-            if len(facts["class_names"]) != classes:
-                raise InputError(f"{source} name {len(facts['class_names'])} classes and have {classes}")
-            return self._with_facts(weights, facts)
-        if classes == len(COCO_NAMES):
-            coco = {"class_names": COCO_NAMES, "image_size": (COCO_SIDE_PX, COCO_SIDE_PX), **facts}
-            return self._with_facts(weights, coco)
-        if classes == len(self.spec.class_names):
-            return self._with_facts(weights, {"class_names": self.spec.class_names, **facts})
-        raise InputError(
-            f"{source} have {classes} classes and do not say which: {self.spec.name} has {len(self.spec.class_names)}, "
-            f"COCO {len(COCO_NAMES)}. Checkpoints of parity train name them; write them into others once: "
-            f"{FACTS_RECIPE}"
+        names = class_names_of(
+            facts,
+            classes_of(shapes, source),
+            known={self.spec.name: self.spec.class_names, "COCO": COCO_NAMES},
+            image_hw=(COCO_SIDE_PX, COCO_SIDE_PX),
+            source=source,
         )
+        official = "class_names" not in facts and names == COCO_NAMES
+        size = {"image_size": (COCO_SIDE_PX, COCO_SIDE_PX)} if official else {}
+        return self._with_facts(weights, {**size, **facts, "class_names": names})
 
     def _with_facts(self, weights: Path, facts: Mapping[str, Any]) -> YoloV10Adapter:
         """This variant with the classes, and where given the input size, that ``facts`` name."""
