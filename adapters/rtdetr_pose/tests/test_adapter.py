@@ -107,6 +107,10 @@ def test_weights_of_another_config_or_class_count_are_refused(tmp_path):
         adapter.fitted(saved(tmp_path, other))
 
 
+def test_weights_that_name_no_classes_have_those_of_the_model_with_as_many(tmp_path, state):
+    assert adapter.fitted(saved(tmp_path, state)) is adapter
+
+
 def test_what_only_training_needs_is_left_out_when_weights_are_loaded(tmp_path):
     with torch.random.fork_rng(devices=[]):
         full = RtDetrPose(network_config("tiny"), denoising=True).state_dict()
