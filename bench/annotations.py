@@ -45,9 +45,10 @@ def check_annotations(
         else {"area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0, **entry}
         for entry in entries
     ]
-    for truth in () if plain else truths:
-        if "keypoints" in truth:
-            truth.setdefault("num_keypoints", sum(v > 0 for v in truth["keypoints"][2::3]))
+    if not plain:  # plain entries have no keypoints
+        for truth in truths:
+            if "keypoints" in truth:
+                truth.setdefault("num_keypoints", sum(v > 0 for v in truth["keypoints"][2::3]))
     flat = [index for index, truth in enumerate(truths) if not (truth["bbox"][2] and truth["bbox"][3])]
     if flat:
         _log.warning("%s: %d boxes have no width or no height, the first is annotations[%d]", path, len(flat), flat[0])

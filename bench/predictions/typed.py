@@ -167,7 +167,7 @@ def column(rows: list[Any], name: str) -> list[Any]:
 
 
 def fours(rows: list[tuple[float, float, float, float]]) -> Array:
-    """(N, 4) float64 of N tuples of floats.
+    """(N, 4) float64 of N tuples of floats, and of nothing else: a Python int would take fewer bytes.
 
     By way of MessagePack, which writes all of them in one call: 500,000 boxes in 8 ms, where ``numpy.fromiter`` over
     their numbers takes 33 and ``numpy.array`` 59.

@@ -80,20 +80,20 @@ def _accumulate(
     for c in range(categories):
         longest = max(longest, starts[c + 1] - starts[c])
     rc, pr = np.empty(longest), np.empty(longest)
-    times = np.empty(longest, np.int64)
-    hit, passed = np.empty(longest, np.uint16), np.empty(longest, np.uint16)
+    counted_weight = np.empty(longest, np.int64)
+    counted_hits, counted_neutral = np.empty(longest, np.uint16), np.empty(longest, np.uint16)
     for c in range(categories):
         objects = 0
         for o in range(object_starts[c], object_starts[c + 1]):
             objects += weights[object_image[o]] * object_count[o]
         if objects == 0:
             continue
-        counted = 0
+        counted = 0  # gathered once, where each threshold would look them up again
         for d in range(starts[c], starts[c + 1]):
             weight = weights[image[d]]
             if weight == 0 or rank[d] >= max_detections:
                 continue
-            times[counted], hit[counted], passed[counted] = weight, hits[d], neutral[d]
+            counted_weight[counted], counted_hits[counted], counted_neutral[counted] = weight, hits[d], neutral[d]
             counted += 1
         for t in range(thresholds):
             bit = 1 << t
@@ -101,13 +101,13 @@ def _accumulate(
             # Only where a detection is right: between two of them recall stands still and precision falls, so neither
             # the envelope nor a recall point takes its value anywhere else.
             for d in range(counted):
-                if hit[d] & bit:
-                    right += times[d]
+                if counted_hits[d] & bit:
+                    right += counted_weight[d]
                     rc[count] = float(right) / float(objects)
                     pr[count] = float(right) / (float(wrong) + float(right) + epsilon)
                     count += 1
-                elif not passed[d] & bit:
-                    wrong += times[d]
+                elif not counted_neutral[d] & bit:
+                    wrong += counted_weight[d]
             recall[t, c] = rc[count - 1] if count else 0.0
             for d in range(count - 1, 0, -1):
                 pr[d - 1] = max(pr[d - 1], pr[d])
