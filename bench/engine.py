@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench import __version__
+from bench.cores import shareable_cores
 from bench.errors import InputError, UsageError, did_you_mean
 from bench.events import Silent
 from bench.host import describe_git, describe_host
@@ -18,7 +19,7 @@ from bench.protocols import FILE_FORMAT, evaluate
 from bench.results import SuiteResult
 from bench.scoring import scorer_name
 from bench.speed import BAND
-from bench.timing import MAX_STEPS_PER_ROUND, STEPS_PER_ROUND, TURN_MS, clock
+from bench.timing import LANE_ROUND_MS, MAX_STEPS_PER_ROUND, STEPS_PER_ROUND, STEPS_PER_TURN, clock
 from bench.timingrun import WARMUP_STEPS, openings_of
 from bench.verdicts import DEFAULT_MARGINS, exit_code
 
@@ -128,11 +129,14 @@ def protocol_of(request: Request, plans: Sequence[ModelPlan]) -> dict[str, Any]:
         "harness": f"backend-parity {__version__}",
         "latency_includes": INCLUDES,
         "rounds": f"{_range(request.rounds, request.max_rounds)} shuffled rounds of {STEPS_PER_ROUND} steps per cell "
-        f"(up to {MAX_STEPS_PER_ROUND} while a turn has not lasted {TURN_MS:g} ms) in at least {openings_of(request)} "
-        f"openings, until every interval lies inside or outside the ±{100 * BAND:g} % band, "
-        f"seed {request.seed}",
-        "warmup": f"{WARMUP_STEPS} steps, and one unmeasured step in every round",
+        f"(up to {MAX_STEPS_PER_ROUND} while they have not lasted {LANE_ROUND_MS:g} ms), in turns of {STEPS_PER_TURN}, "
+        f"in at least {openings_of(request)} openings, until every interval lies inside or outside the "
+        f"±{100 * BAND:g} % band, seed {request.seed}",
+        "warmup": f"{WARMUP_STEPS} steps, and one unmeasured step in every turn",
         "threads": request.threads,
+        "cores": "all lanes on the CPU on one core in a round, drawn anew for the next"
+        if shareable_cores(request.threads)
+        else "as the kernel places the lanes",
         "batch": request.batch,
         "accuracy": "COCO AP at IoU .50:.95, at most 100 detections per image",
         "scorer": scorer_name(),

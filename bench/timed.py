@@ -69,33 +69,43 @@ class TimedBatches:
         for bound in self._bound:
             time_steps(bound.step, -(-steps // len(self._bound)))
 
-    def round(self, *, number: int, steps: int) -> dict[str, Any]:
-        """One turn.
+    def turn(self, *, number: int, first: int, steps: int) -> list[float]:
+        """Milliseconds of ``steps`` steps of a round, from its step ``first`` on; they cycle through the batches.
 
         Args:
             number: of the round, counted over all openings; decides batches and order, alike in every lane.
+            first: steps of this round before this turn.
             steps: to time.
-
-        Returns:
-            ``samples_ms`` of the steps, which cycle through the batches; ``fresh_ms`` and ``repeated_ms``, one step
-            each on an input that the runtime never saw and on one that it has just seen (empty where no input can be
-            varied); ``differences`` to the accuracy pass: output -> largest absolute one, of the last timed step.
         """
         count = len(self._bound)
         for place in range(count):
             self._load(place, (place + number) % count)
-        # The last step, whose outputs are fetched, comes to every batch in count rounds, to every binding in count^2.
-        turns = [(number // count + i) % count for i in range(steps)]
+        turns = [self._place(number, first + i) for i in range(steps)]
         self._bound[(turns[0] + 1) % count].step()  # finds the caches as another lane left them; it is not a sample
-        samples_ms = [round(s, 5) for s in time_each([self._bound[t].step for t in turns])]
-        last = turns[-1]
+        return [round(s, 5) for s in time_each([self._bound[t].step for t in turns])]
+
+    def round(self, *, number: int, steps: int, first: int = 0) -> dict[str, Any]:
+        """The last turn of a round, and what is looked at once per round.
+
+        Args:
+            number: see ``turn``.
+            steps: to time.
+            first: steps of this round before this turn.
+
+        Returns:
+            ``samples_ms`` of the steps; ``fresh_ms`` and ``repeated_ms``, one step each on an input that the runtime
+            never saw and on one that it has just seen (empty where no input can be varied); ``differences`` to the
+            accuracy pass: output -> largest absolute one, of the last timed step.
+        """
+        samples_ms = self.turn(number=number, first=first, steps=steps)
+        last = self._place(number, first + steps - 1)
         result: dict[str, Any] = {
             "samples_ms": samples_ms,
             "differences": self._differences(last),
             "fresh_ms": [],
             "repeated_ms": [],
         }
-        seen = self._feeds[(last + number) % count]
+        seen = self._feeds[(last + number) % len(self._feeds)]
         fresh = shifted(seen, number)
         if fresh is not None:
             # Both steps follow a load and differ in one thing only. Who goes first changes from round to round.
@@ -107,6 +117,15 @@ class TimedBatches:
                 result["repeated_ms"] = self._step_on(last, fresh)
             self._holds[last] = None
         return result
+
+    def _place(self, number: int, step: int) -> int:
+        """Binding of a step of a round.
+
+        The last step, whose outputs are fetched, comes to every batch in as many rounds as there are batches, to every
+        binding in their square.
+        """
+        count = len(self._bound)
+        return (number // count + step) % count
 
     def _step_on(self, place: int, feeds: Mapping[str, Array]) -> list[float]:
         self._bound[place].load(feeds)

@@ -1,8 +1,8 @@
 """The only clock, latency statistics, and interleaved rounds.
 
-Rounds: in each round every lane runs a few steps in shuffled order, one lane active at a time; the ratio of two cells
-is the median over rounds of the log ratio of their round medians, so that slow drift of the host cancels
-(reference: experiments, A/A timing; asv's interleaving).
+Rounds: in each round every lane runs a few steps in shuffled order, one lane active at a time, in turns of five; the
+ratio of two cells is the median over rounds of the log ratio of their round medians, so that slow drift of the host
+cancels (reference: experiments, A/A timing; asv's interleaving).
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ clock = time.perf_counter
 
 STEPS_PER_ROUND = 5
 MAX_STEPS_PER_ROUND = 25
-TURN_MS = 50.0
-"""A turn of a lane goes on beyond five steps until it has lasted about as long, or has had 25 steps."""
+LANE_ROUND_MS = 50.0
+"""A lane goes on beyond five steps of a round until they have lasted about as long, or are 25."""
+STEPS_PER_TURN = 5
+"""Then the other lanes have theirs. Two processes of one model each on one core (FastestDet, 15 steps a round, 2 shared
+cores): the ratio of a round strayed by 3.5 % (openvino) and 3.4 % (onnxruntime) where each ran all its steps at once,
+and by 2.5 and 2.4 % in turns of five; the mean of an opening by 1.4 and 1.4 %, and by 1.1 and 1.1 %."""
 MAX_SAMPLES_KEPT = 60 * MAX_STEPS_PER_ROUND
 """Of a cell in ``suite.json``: all of 60 rounds, so that its interval can be computed again from the file."""
 # Smallest n with binom.cdf(1, n, 1 - p) <= 0.01: one sample may lie above the bound (MLPerf's rule with one failure).
@@ -53,7 +57,7 @@ def time_each(steps: Sequence[Callable[[], None]]) -> list[float]:
 
 
 def steps_for(step_ms: float | None) -> int:
-    """Steps of a turn of a lane whose step takes ``step_ms``; None: not known yet.
+    """Steps in a round of a lane whose step takes ``step_ms``; None: not known yet.
 
     Five steps of a fast model are over before the scheduler has gone round: the median of five moved by 4 and 30 % from
     round to round (FastestDet on onnxruntime and openvino, 2 and 3 ms, both cores busy with other work), that of 25 by
@@ -61,7 +65,30 @@ def steps_for(step_ms: float | None) -> int:
     """
     if step_ms is None or not step_ms > 0:
         return STEPS_PER_ROUND
-    return int(min(max(math.ceil(TURN_MS / step_ms), STEPS_PER_ROUND), MAX_STEPS_PER_ROUND))
+    return int(min(max(math.ceil(LANE_ROUND_MS / step_ms), STEPS_PER_ROUND), MAX_STEPS_PER_ROUND))
+
+
+def turns_of(steps: Sequence[int]) -> list[tuple[int, range]]:
+    """Who runs which of its steps after whom in one round.
+
+    Turns of a lane with few steps lie in the middle of those of a lane with many, and the order of the lanes is
+    reversed from pass to pass, so that a host that becomes slower during the round slows all of them alike.
+
+    Args:
+        steps: of each lane in this round, lanes in the order in which they begin; each at least 1.
+
+    Returns:
+        (lane, its steps), in time; turns differ by one step at most within a lane and have ``STEPS_PER_TURN`` or fewer.
+    """
+    counts = [math.ceil(s / STEPS_PER_TURN) for s in steps]
+    passes = max(counts, default=0)
+    taken = []
+    for lane, (all_steps, count) in enumerate(zip(steps, counts, strict=True)):
+        edges = [all_steps * k // count for k in range(count + 1)]
+        for k in range(count):
+            place = (2 * k + 1) * passes // (2 * count)
+            taken.append((place, -lane if place % 2 else lane, lane, range(edges[k], edges[k + 1])))
+    return [(lane, own) for _, _, lane, own in sorted(taken, key=lambda t: t[:2])]
 
 
 def latency_stats(samples_ms: Sequence[float]) -> dict[str, float | None]:

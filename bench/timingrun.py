@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.cores import shareable_cores, usable_cores
 from bench.errors import BenchError, LaneError, Unavailable
 from bench.noise import NoiseMeter
 from bench.nvml import Gpu
 from bench.speed import BAND, judge_speed
-from bench.timing import clock, steps_for
+from bench.timing import clock, steps_for, turns_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,6 +71,9 @@ class TimingRun:
         self._generator = np.random.default_rng(request.seed)
         self._per_opening = -(-request.rounds // openings_of(request))
         self._done = 0
+        self._cores = shareable_cores(request.threads)
+        # a stream of its own: the order of the lanes is a matter of the seed alone, not of the host
+        self._core_generator = np.random.default_rng((request.seed, 1))
 
     def run(self) -> dict[str, Any]:
         """Measure; returns the noise of the run (``NoiseMeter.summary``), empty when nothing was timed."""
@@ -92,6 +96,8 @@ class TimingRun:
             if self._done >= self._request.rounds:
                 live = self._undecided([r for r in live if str(r.cell) in self._lanes])
         self._stop(live, f"The limit of {self._request.max_rounds} rounds was reached.")
+        if self._cores:
+            self._stay_on(usable_cores(), self._records)
         summary = meter.summary()
         if gpu is not None:
             gpu.close()
@@ -106,27 +112,58 @@ class TimingRun:
                 return
             self._done += 1
             order = [live[i] for i in self._generator.permutation(len(live))]
-            taken = [entry for place, r in enumerate(order, 1) if (entry := self._turn(r, opening, place)) is not None]
+            self._share_core(live)
+            taken = self._round(order, opening)
             tags = meter.end_round()
             for entry in taken:
                 entry["tags"] = tags
             self._events.progress("timing rounds", self._done, total)
 
-    def _turn(self, record: Record, opening: int, place: int) -> dict[str, Any] | None:
-        """One lane's part of a round."""
-        lane = self._lanes.get(str(record.cell))
-        if lane is None:
-            return None
-        try:
-            known_ms = float(np.median(record.rounds[-1]["samples_ms"])) if record.rounds else None
-            answer = lane.call("round", number=self._done, steps=steps_for(known_ms))
-        except LaneError as error:
-            self._fail(record, error)
-            return None
-        record.fetched.append({"round": self._done, "differences": answer.pop("differences")})
-        entry = {"round": self._done, "opening": opening, "order": place, **answer, "tags": []}
-        record.rounds.append(entry)
-        return entry
+    def _round(self, order: list[Record], opening: int) -> list[dict[str, Any]]:
+        """Every lane's steps of one round, in turns; a lane that fails has no part in it."""
+        steps = [steps_for(float(np.median(r.rounds[-1]["samples_ms"])) if r.rounds else None) for r in order]
+        samples_ms: dict[str, list[float]] = {str(r.cell): [] for r in order}
+        entries = []
+        for place, own in turns_of(steps):
+            record = order[place]
+            name = str(record.cell)
+            lane = self._lanes.get(name)
+            if lane is None:
+                continue
+            command = "turn" if own.stop < steps[place] else "round"
+            try:
+                answer = lane.call(command, number=self._done, first=own.start, steps=len(own))
+            except LaneError as error:
+                self._fail(record, error)
+                continue
+            if command == "turn":
+                samples_ms[name] += answer
+                continue
+            record.fetched.append({"round": self._done, "differences": answer.pop("differences")})
+            answer["samples_ms"] = samples_ms[name] + answer["samples_ms"]
+            entry = {"round": self._done, "opening": opening, "order": place + 1, **answer, "tags": []}
+            record.rounds.append(entry)
+            entries.append(entry)
+        return entries
+
+    def _share_core(self, live: list[Record]) -> None:
+        """Bring all lanes on the CPU to one core for this round, where that can be."""
+        if self._cores:
+            self._stay_on((self._cores[int(self._core_generator.integers(len(self._cores)))],), live)
+
+    def _stay_on(self, cores: tuple[int, ...], records: Sequence[Record]) -> None:
+        for record in records:
+            lane = self._lanes.get(str(record.cell))
+            if lane is None or record.cell.device != "cpu":
+                continue
+            try:
+                lane.call("stay_on", cores=cores)
+            except Unavailable as error:
+                self._events.note(f"The lanes do not share a core, the kernel places them: {error}")
+                self._cores = ()
+                return
+            except LaneError as error:
+                self._fail(record, error)
 
     def _hold(self, live: list[Record]) -> None:
         for record in live:

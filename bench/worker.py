@@ -1,8 +1,9 @@
 """What runs inside a lane: ``python -m bench.worker FD`` answers commands until it is told to close.
 
 Commands that ask: ``probe``. That make artefacts: ``export``, ``deploy``, ``convert``, ``calibrate``, ``inspect``. That
-own a runtime: ``load``, ``sample``, ``predict``, ``observe_input``, ``record``, ``hold``, ``round``, ``profile``,
-``peak``; ``bind`` and ``time`` are a plain loop on one image. And ``simulate``, ``train``, ``close``.
+own a runtime: ``load``, ``sample``, ``predict``, ``observe_input``, ``record``, ``hold``, ``stay_on``, ``turn``,
+``round``, ``profile``, ``peak``; ``bind`` and ``time`` are a plain loop on one image. And ``simulate``, ``train``,
+``close``.
 """
 
 from __future__ import annotations
@@ -300,11 +301,19 @@ class Worker:
         self._timed.warm_up(warmup)
         return apart
 
-    def round(self, *, number: int, steps: int) -> dict[str, Any]:
-        """One turn of ``steps`` timed steps on the held batches."""
-        if self._timed is None:
-            raise ContractError("round before hold")
-        return self._timed.round(number=number, steps=steps)
+    def stay_on(self, *, cores: Sequence[int]) -> None:
+        """Keep this process on some cores."""
+        from bench.cores import stay_on
+
+        stay_on(cores)
+
+    def turn(self, *, number: int, first: int, steps: int) -> list[float]:
+        """Milliseconds of some steps of a round on the held batches."""
+        return self._held().turn(number=number, first=first, steps=steps)
+
+    def round(self, *, number: int, first: int, steps: int) -> dict[str, Any]:
+        """The last turn of a round; see ``bench.timed.TimedBatches``."""
+        return self._held().round(number=number, first=first, steps=steps)
 
     def train(self, *, adapter: str, config: Mapping[str, Any], out: Path) -> Path:
         """Train through the adapter."""
@@ -321,6 +330,11 @@ class Worker:
         self._step = self._timed = None
         if self._runner is not None:
             self._runner.close()
+
+    def _held(self) -> TimedBatches:
+        if self._timed is None:
+            raise ContractError("round before hold")
+        return self._timed
 
     def _opened(self) -> tuple[Runner, Adapter]:
         if self._runner is None or self._adapter is None:

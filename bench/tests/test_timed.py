@@ -92,6 +92,44 @@ def test_every_round_steps_over_all_batches_and_lanes_see_the_same_ones(samples)
     assert len(set(seen["a"])) == 4
 
 
+@pytest.mark.parametrize("batches", [1, 3, 4])
+def test_a_round_in_turns_runs_the_steps_of_a_round_in_one_go_on_the_same_bindings(samples, batches):
+    """But for the unmeasured step before each turn; its outputs are fetched once, after the last."""
+    steps = {"whole": [], "turns": []}
+
+    def lane(name):
+        timed = TimedBatches(opened(), testing.fake_adapter, samples[:batches], batch=1)
+        timed._bound = [Noting(bound, place, steps[name]) for place, bound in enumerate(timed._bound)]
+        return timed
+
+    whole, turns = lane("whole"), lane("turns")
+    for number in range(1, 8):
+        for seen in steps.values():
+            seen.clear()
+        one = whole.round(number=number, steps=12)
+        parts = [turns.turn(number=number, first=f, steps=4) for f in (0, 4)]
+        last = turns.round(number=number, first=8, steps=4)
+        assert len(one["samples_ms"]) == len([*parts[0], *parts[1], *last["samples_ms"]]) == 12
+        places = steps["turns"]
+        assert [*places[1:5], *places[6:10], *places[11:15]] == steps["whole"][1:13], "the first of each is not timed"
+        assert places[15:] == steps["whole"][13:], "one fresh and one repeated input, after the last"
+        assert one["differences"].keys() == last["differences"].keys()
+
+
+class Noting:
+    """A bound runner that writes down its place at every step."""
+
+    def __init__(self, bound, place, seen):
+        self._bound, self._place, self._seen = bound, place, seen
+
+    def step(self):
+        self._seen.append(self._place)
+        self._bound.step()
+
+    def __getattr__(self, name):
+        return getattr(self._bound, name)
+
+
 def test_fewer_images_than_the_batch_are_repeated_and_compared_with_nothing(samples):
     done, rounds = turns(testing.fake_backend, samples[:3], batch=4, count=2)
     assert done.kept == ()

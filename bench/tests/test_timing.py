@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.timing import STEPS_PER_ROUND, latency_stats, run_rounds, speed_ratio, steps_for, time_steps
+from bench.timing import (
+    STEPS_PER_ROUND,
+    STEPS_PER_TURN,
+    latency_stats,
+    run_rounds,
+    speed_ratio,
+    steps_for,
+    time_steps,
+    turns_of,
+)
 
 times = st.floats(0.01, 1e4)
 
@@ -18,8 +27,53 @@ def test_every_step_is_a_sample():
 @pytest.mark.parametrize(
     ("step_ms", "steps"), [(None, 5), (math.nan, 5), (0.0, 5), (0.03, 25), (2.0, 25), (2.5, 20), (9.0, 6), (200.0, 5)]
 )
-def test_a_fast_lane_has_longer_turns(step_ms, steps):
+def test_a_fast_lane_runs_more_steps_in_a_round(step_ms, steps):
     assert steps_for(step_ms) == steps
+
+
+@pytest.mark.parametrize(
+    ("steps", "in_time"),
+    [
+        ([5], ["0:0-5"]),
+        ([5, 5], ["0:0-5", "1:0-5"]),
+        ([10, 10], ["0:0-5", "1:0-5", "1:5-10", "0:5-10"]),
+        ([15, 5], ["0:0-5", "1:0-5", "0:5-10", "0:10-15"]),
+        ([25, 13], ["0:0-5", "1:0-4", "0:5-10", "0:10-15", "1:4-8", "0:15-20", "0:20-25", "1:8-13"]),
+        ([], []),
+    ],
+)
+def test_lanes_take_turns_within_a_round(steps, in_time):
+    assert [f"{lane}:{own.start}-{own.stop}" for lane, own in turns_of(steps)] == in_time
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=6))
+def test_turns_hold_every_step_once_in_order_and_are_alike(steps):
+    found = turns_of(steps)
+    for lane, count in enumerate(steps):
+        own = [r for number, r in found if number == lane]
+        assert [i for r in own for i in r] == list(range(count))
+        lengths = {len(r) for r in own}
+        assert max(lengths) <= STEPS_PER_TURN
+        assert max(lengths) - min(lengths) <= 1
+    assert len(found) == sum(-(-count // STEPS_PER_TURN) for count in steps)
+
+
+@given(st.integers(1, 60), st.integers(2, 5))
+def test_a_steady_drift_hits_lanes_of_as_many_steps_alike(steps, lanes):
+    """Over two passes every lane is at the same place on average."""
+    found = [lane for lane, _ in turns_of([steps] * lanes)]
+    passes = [found[i : i + lanes] for i in range(0, len(found), lanes)]
+    assert all(sorted(p) == list(range(lanes)) for p in passes)
+    for first, second in zip(passes[::2], passes[1::2], strict=False):
+        assert second == first[::-1]
+
+
+@given(st.lists(st.integers(1, 60), min_size=2, max_size=4))
+def test_few_turns_lie_in_the_middle_of_many(steps):
+    found = turns_of(steps)
+    middle = [sum(i for i, (lane, _) in enumerate(found) if lane == n) / sum(lane == n for lane, _ in found)
+              for n in range(len(steps))]  # fmt: skip
+    assert max(middle) - min(middle) <= 2 * len(steps)
 
 
 def test_percentiles_without_enough_samples_are_not_printed():
