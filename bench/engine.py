@@ -134,7 +134,7 @@ def protocol_of(request: Request, plans: Sequence[ModelPlan]) -> dict[str, Any]:
         f"±{100 * BAND:g} % band, seed {request.seed}",
         "warmup": f"{WARMUP_STEPS} steps, and one unmeasured step in every turn",
         "threads": request.threads,
-        "cores": "all lanes on the CPU on one core in a round, drawn anew for the next"
+        "cores": "all lanes on the CPU on one core in a round where the kernel lets us, drawn anew for the next"
         if shareable_cores(request.threads)
         else "as the kernel places the lanes",
         "batch": request.batch,

@@ -6,7 +6,9 @@ import pytest
 
 from bench import cores
 from bench.cores import shareable_cores, stay_on, usable_cores
+from bench.engine import protocol_of
 from bench.errors import Unavailable
+from bench.matrix import Request
 
 
 @pytest.fixture
@@ -109,3 +111,13 @@ def test_a_thread_that_ends_meanwhile_is_passed_over(monkeypatch, tmp_path):
 
 def test_this_process_may_run_somewhere():
     assert set(usable_cores()) == os.sched_getaffinity(0)
+
+
+@pytest.mark.parametrize(
+    ("cores", "said"), [((0, 1), "all lanes on the CPU on one core"), ((), "as the kernel places")]
+)
+def test_the_result_file_says_how_lanes_were_placed(monkeypatch, cores, said):
+    asked = []
+    monkeypatch.setattr("bench.engine.shareable_cores", lambda threads: asked.append(threads) or cores)
+    assert protocol_of(Request(threads=3), [])["cores"].startswith(said)
+    assert asked == [3]
