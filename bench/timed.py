@@ -80,9 +80,9 @@ class TimedBatches:
         count = len(self._bound)
         for place in range(count):
             self._load(place, (place + number) % count)
-        turns = [self._place(number, first + i) for i in range(steps)]
-        self._bound[(turns[0] + 1) % count].step()  # finds the caches as another lane left them; it is not a sample
-        return [round(s, 5) for s in time_each([self._bound[t].step for t in turns])]
+        places = [self._place(number, first + i) for i in range(steps)]
+        self._bound[(places[0] + 1) % count].step()  # finds the caches as another lane left them; it is not a sample
+        return [round(s, 5) for s in time_each([self._bound[place].step for place in places])]
 
     def round(self, *, number: int, steps: int, first: int = 0) -> dict[str, Any]:
         """The last turn of a round, and what is looked at once per round.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.artifacts import Made, Store
+from bench.cores import stay_on
 from bench.errors import ArtifactError, BenchError, ContractError, Unavailable, Unsupported
 from bench.timing import clock, time_steps
 
@@ -302,9 +303,7 @@ class Worker:
         return apart
 
     def stay_on(self, *, cores: Sequence[int]) -> None:
-        """Keep this process on some cores."""
-        from bench.cores import stay_on
-
+        """Keep this process on some cores; see ``bench.cores``."""
         stay_on(cores)
 
     def turn(self, *, number: int, first: int, steps: int) -> list[float]:

@@ -218,6 +218,13 @@ def test_a_real_lane_stays_where_it_is_put(tmp_path):
             assert tuple(sorted(psutil.Process(lane.pid).cpu_affinity())) == cores
 
 
+def test_a_real_lane_whose_kernel_refuses_says_so_and_lives_on(tmp_path):
+    with Lane(name="put", log=tmp_path / "lane.log") as lane:
+        with pytest.raises(Unavailable, match=r"cores \[1000000\]: "):
+            lane.call("stay_on", cores=(1_000_000,))
+        assert lane.call("peak") > 0
+
+
 def _planned(backend="b", device="cpu"):
     cell = Cell(model="m", backend=backend, device=device, precision="fp32", fixtures="f")
     return PlannedCell(cell=cell, role="reference", backend=Reference(name=backend, target=backend),
